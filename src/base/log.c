@@ -1,0 +1,62 @@
+/* The one mutable global of the program: how much is logged, and how. Each line is one write. */
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+static enum log_level log_most = LOG_LEVEL_INFO;
+static bool log_journald;
+
+static const struct {
+	const char *word;
+	int syslog; /* sd-daemon(3): "<N>" in front of a line */
+} levels[] = {
+	[LOG_LEVEL_ERROR] = { "error", 3 },
+	[LOG_LEVEL_WARNING] = { "warning", 4 },
+	[LOG_LEVEL_INFO] = { "info", 6 },
+	[LOG_LEVEL_DEBUG] = { "debug", 7 },
+};
+
+void log_setup(enum log_level most, bool journald)
+{
+	log_most = most;
+	log_journald = journald;
+}
+
+static int put_prefix(char *line, size_t size, enum log_level level)
+{
+	if (log_journald)
+		return snprintf(line, size, "<%d>", levels[level].syslog);
+	struct timespec now;
+	struct tm broken_down;
+	clock_gettime(CLOCK_REALTIME, &now);
+	localtime_r(&now.tv_sec, &broken_down);
+	return snprintf(line, size, "%02d:%02d:%02d.%03ld %s ", broken_down.tm_hour, broken_down.tm_min,
+		broken_down.tm_sec, now.tv_nsec / 1000000, levels[level].word);
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+	if (level > log_most)
+		return;
+	int saved_errno = errno;
+	char line[2048];
+	size_t room = sizeof(line) - 1;
+	size_t used = (size_t)put_prefix(line, room, level);
+	va_list args;
+	va_start(args, format);
+	int length = vsnprintf(line + used, room - used, format, args);
+	va_end(args);
+	if (length > 0)
+		used += (size_t)length < room - used ? (size_t)length : room - used - 1;
+	for (size_t i = 0; i < used; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = ' '; /* a name or message from outside must not forge a line of its own */
+	line[used++] = '\n';
+	ssize_t ignored = write(STDERR_FILENO, line, used);
+	(void)ignored;
+	errno = saved_errno;
+}
