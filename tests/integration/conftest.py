@@ -13,7 +13,6 @@ import gpumgr_testlib as lib  # noqa: E402  (after the path is set)
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "newcomer: builds or installs; run once, with the plain build")
-    config.addinivalue_line("markers", "alone: measures speed or heavy; goes to the first shard")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,0 +1,125 @@
+#!/bin/sh
+# `make test`: builds with gcc, with clang and with sanitizers, runs every test, and ends with one line:
+#
+#   N passed, N failed, N skipped
+#
+# Each part's whole output is kept in build/logs/ and shown when the part fails. With CI=true compiler warnings are
+# errors; with CI=true or GPUMGR_NO_SKIPS=1 a skipped test is a failure. GPUMGR_TEST_SHARDS: how many pytest
+# processes run side by side.
+set -u
+
+cd "$(dirname "$0")/.."
+BUILD=${BUILD:-build}
+export BUILD
+logs=$PWD/$BUILD/logs
+mkdir -p "$logs"
+shards=${GPUMGR_TEST_SHARDS:-3}
+werror=false
+[ "${CI:-}" != true ] || werror=true
+# What the tests run must not be led astray by the caller's own settings.
+unset GPUMGR_SOCKET GPUMGR_URL GPUMGR_TOKEN GPUMGR_TOKEN_FILE DESTDIR
+
+scripts/install-deps.sh build test || exit 1
+python=$(scripts/find-python.sh pytest yaml jsonschema) || exit 1
+
+results=$logs/results
+rm -rf "$results"
+mkdir -p "$results"
+summary() {
+	"$python" tests/support/summary.py "$results"
+}
+
+running=
+stop_all() {
+	trap - INT TERM
+	for pid in $running; do
+		kill -TERM "$pid" 2>/dev/null || true
+	done
+	wait
+	exit 130
+}
+trap stop_all INT TERM
+
+# part NAME COMMAND...: runs it, its output in build/logs/NAME.log.
+part() {
+	name=$1
+	shift
+	begin=$(date +%s)
+	if "$@" >"$logs/$name.log" 2>&1 </dev/null; then
+		printf '  ok      %-22s %4s s\n' "$name" $(($(date +%s) - begin))
+		return 0
+	fi
+	printf '  FAILED  %-22s %4s s\n' "$name" $(($(date +%s) - begin))
+	cat "$logs/$name.log"
+	return 1
+}
+
+# A build that fails is one failed test: there is nothing else to count.
+build() {
+	if part "$1" scripts/build.sh "$@"; then
+		echo passed >"$results/$1.build"
+	else
+		echo failed >"$results/$1.build"
+		return 1
+	fi
+}
+
+# unit FOLDER LABEL: the unit and simulation tests of a build folder.
+unit() {
+	rm -f "$1"/meson-logs/testlog*.json
+	part "unit-$2" meson test -C "$1" --no-rebuild --print-errorlogs
+	if ! cp "$1/meson-logs/testlog.json" "$results/unit-$2.json" 2>/dev/null; then
+		echo failed >"$results/unit-$2.build"
+	fi
+}
+
+# One shard of the integration tests: shard FOLDER LABEL NUMBER [PYTEST ARGUMENT ...]
+shard() {
+	folder=$1 label=$2 number=$3
+	shift 3
+	GPUMGR_BUILD_DIR=$folder GPUMGR_TEST_SHARD=$number GPUMGR_TEST_SHARDS=$shards \
+		"$python" -m pytest tests/integration -q -ra --tb=short -p no:cacheprovider \
+		--durations=10 --junitxml="$results/integration-$label-$number.xml" "$@"
+}
+
+integration() {
+	folder=$1 label=$2
+	shift 2
+	running=
+	number=0
+	while [ "$number" -lt "$shards" ]; do
+		# The shard that pytest never wrote a result for counts as a failure.
+		echo missing >"$results/integration-$label-$number.expected"
+		part "integration-$label-$number" shard "$folder" "$label" "$number" "$@" &
+		running="$running $!"
+		number=$((number + 1))
+	done
+	for pid in $running; do
+		wait "$pid"
+	done
+	running=
+}
+
+echo "Building (output in $BUILD/logs/)"
+if ! build "$BUILD" -Dwerror=$werror; then
+	summary
+	exit 1
+fi
+CC=clang build build-clang -Dwerror=true
+build build-asan -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all -Dwerror=$werror && asan=yes || asan=no
+
+echo "Testing"
+unit "$BUILD" gcc
+integration "$BUILD" gcc
+
+if [ "$asan" = yes ]; then
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1
+	UBSAN_OPTIONS=print_stacktrace=1
+	GPUMGR_SIM_STEPS=${GPUMGR_SIM_STEPS:-2000}
+	GPUMGR_TEST_SLOWNESS=3
+	export ASAN_OPTIONS UBSAN_OPTIONS GPUMGR_SIM_STEPS GPUMGR_TEST_SLOWNESS
+	unit build-asan asan
+	integration build-asan asan -m "not newcomer"
+fi
+
+summary
