@@ -1,0 +1,270 @@
+"""The daemon's own life: crashes, restarts, adoption, strangers on a service's port, two daemons at once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import gpumgr_testlib as lib
+import pytest
+from gpumgr_testlib import SIMSVC, SLOWNESS, Background, eventually, is_alive
+
+
+@pytest.mark.parametrize("kill", [True, False], ids=["kill-9", "sigterm"])
+def test_services_survive_the_daemon_and_are_adopted(seed, kill):
+    seed.phase(2).ok()
+    seed.phase(3).ok()
+    before = {name: seed.service(name)["pid"] for name in ("vidi", "cosyvoice")}
+    seed.restart(kill=kill)
+    assert {name: seed.service(name)["pid"] for name in before} == before
+    assert all(is_alive(pid) for pid in before.values())
+    assert seed.states() == {"comfyui": "stopped", "cosyvoice": "ready", "vidi": "ready", "ollama": "stopped"}
+    # Not started a second time.
+    assert seed.phase(3).ok()["steps"] == []
+    assert len(seed.sim_use()) == 2
+    assert seed.gpu()["committed_mb"] == 8000 and seed.gpu()["foreign_mb"] == 0
+    body = seed.phase(4).ok()
+    assert sorted(lib.actions(body["steps"])) == [("start", "comfyui"), ("stop", "cosyvoice"), ("stop", "vidi")]
+    assert not any(is_alive(pid) for pid in before.values())
+
+
+def test_an_adopted_service_is_watched(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    daemon.start_service("a").ok()
+    pid = daemon.service("a")["pid"]
+    daemon.restart(kill=True)
+    assert daemon.state("a") == "ready"
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: daemon.state("a") == "error", "its end is noticed")
+    daemon.start_service("a").ok()
+
+
+def test_adopted_children_end_too(make_daemon):
+    daemon = make_daemon({"family": lib.sim_service(4000, 50, "--children=2")})
+    daemon.start_service("family").ok()
+    eventually(lambda: len(daemon.service_processes()) >= 3, "the children are there")
+    daemon.restart(kill=True)
+    daemon.stop_service("family").ok()
+    assert daemon.service_processes() == []
+
+
+def test_killed_while_a_service_boots(make_daemon):
+    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--boot=1.5")})
+    daemon.start_service("slow", **{"async": 1}).ok(202)
+    pid = eventually(lambda: daemon.service("slow")["pid"], "it starts")
+    daemon.restart(kill=True)
+    eventually(lambda: daemon.state("slow") == "ready", "it is adopted and becomes ready", 6)
+    assert daemon.service("slow")["pid"] == pid
+    assert len(daemon.sim_use()) == 1
+
+
+def test_a_service_that_ended_while_nobody_looked(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    daemon.start_service("a").ok()
+    pid = daemon.service("a")["pid"]
+    daemon.kill()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not is_alive(pid), "it is gone")
+    daemon.start()
+    assert daemon.state("a") == "stopped"
+    daemon.start_service("a").ok()
+
+
+def test_started_by_hand_is_adopted_and_can_be_stopped(make_daemon):
+    service = lib.sim_service(4000, 50)
+    daemon = make_daemon({"a": service}, start=False)
+    process = daemon.run_extra(service["process"]["command"])
+    eventually(lambda: daemon.sim_total() == 4000, "it is up")
+    daemon.start()
+    assert daemon.state("a") == "ready" and daemon.service("a")["pid"] == process.pid
+    assert daemon.gpu()["committed_mb"] == 4000 and daemon.gpu()["foreign_mb"] == 0
+    assert daemon.start_service("a").ok()["steps"] == []
+    stop = Background(daemon.stop_service, "a")
+    process.wait(10)
+    stop.result().ok()
+    assert daemon.state("a") == "stopped"
+
+
+STRANGER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_stranger_on_the_port_is_never_signalled(make_daemon):
+    port = lib.free_port()
+    service = lib.sim_service(4000, 50, port=port)
+    daemon = make_daemon({"a": service}, start=False)
+    stranger = daemon.run_extra([sys.executable, "-c", STRANGER, str(port)])
+
+    def listens():
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    eventually(listens, "the stranger listens")
+    daemon.start()
+    problem = daemon.stop_service("a").problem(500, "stop_failed")
+    assert "stop_command" in problem["detail"] or "pid_file" in problem["detail"], problem
+    assert stranger.poll() is None
+    assert daemon.stop_service("a", force=1).status == 500
+    assert stranger.poll() is None
+
+
+def test_waiting_requests_are_told_when_it_stops(make_daemon):
+    services = {"slow": lib.sim_service(4000, 50, "--boot=5"), "next": lib.sim_service(4000, 50)}
+    daemon = make_daemon(services)
+    running = Background(daemon.start_service, "slow")
+    eventually(lambda: daemon.status()["transitions"], "the start runs")
+    waiting = Background(daemon.start_service, "next")
+    eventually(lambda: daemon.status()["queue"], "the other waits")
+    with daemon.events() as events:
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 3 * SLOWNESS
+        list(events)  # the stream ends
+    waiting.result().problem(503, "shutting_down")
+    running.result().problem(503, "shutting_down")
+    assert not daemon.socket.exists()
+    daemon.start()
+    eventually(lambda: daemon.state("slow") in ("starting", "ready"), "it is found again")
+    daemon.stop_service("slow", force=1).ok()
+
+
+def second_daemon(daemon, *, socket_path, state_dir):
+    command = [lib.GPUMGRD, "-c", daemon.config_path, "--socket", socket_path, "--state-dir", state_dir]
+    return lib.run_tool(command, daemon.env(), timeout=10)
+
+
+def test_two_daemons_on_one_socket(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    result = second_daemon(daemon, socket_path=daemon.socket, state_dir=daemon.root / "other-state")
+    assert result.returncode == 1, lib.text_of(result)
+    assert str(daemon.socket) in result.stderr
+    assert daemon.status()["services"]["a"]["state"] == "stopped"
+
+
+def test_two_daemons_on_one_state_folder(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    result = second_daemon(daemon, socket_path=daemon.root / "other.sock", state_dir=daemon.state_dir)
+    assert result.returncode == 1, lib.text_of(result)
+    assert str(daemon.state_dir) in result.stderr
+    assert not (daemon.root / "other.sock").exists()
+
+
+def test_a_stale_socket_is_replaced(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    daemon.kill()
+    assert daemon.socket.exists()
+    daemon.start()
+    assert daemon.state("a") == "stopped"
+
+
+def test_a_file_in_the_place_of_the_socket_is_left_alone(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)}, start=False)
+    daemon.socket.write_text("precious")
+    result = second_daemon(daemon, socket_path=daemon.socket, state_dir=daemon.state_dir)
+    assert result.returncode == 1, lib.text_of(result)
+    assert daemon.socket.read_text() == "precious"
+    daemon.socket.unlink()
+
+
+def as_nobody(daemon):
+    """Arguments for subprocess that run a command without rights over the test's folders."""
+    if os.getuid() != 0:
+        return {}
+    os.chmod(daemon.root, 0o755)
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+
+def test_folders_that_may_not_be_written(make_daemon, tmp_path):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)}, start=False)
+    who = as_nobody(daemon)
+    closed = daemon.root / "closed"
+    closed.mkdir()
+    os.chmod(closed, 0o555)
+    mine = daemon.root / "mine"
+    mine.mkdir()
+    os.chmod(mine, 0o777)
+    for socket_path, state_dir, named in (
+        (closed / "gpumgr.sock", mine / "state1", closed),
+        (mine / "gpumgr.sock", closed / "state", closed),
+    ):
+        command = [lib.GPUMGRD, "-c", daemon.config_path, "--socket", socket_path, "--state-dir", state_dir]
+        result = subprocess.run(
+            list(map(str, command)), env=daemon.env(), capture_output=True, text=True, timeout=10, check=False, **who
+        )
+        assert result.returncode == 1, lib.text_of(result)
+        assert str(named) in result.stderr, lib.text_of(result)
+    os.chmod(closed, 0o755)
+
+
+def test_a_user_can_run_it(make_daemon):
+    """Without root: no cgroups to write, no other users to become."""
+    daemon = make_daemon(lib.seed_services(), lib.SEED_PHASES, start=False)
+    who = as_nobody(daemon)
+    os.chmod(daemon.config_path, 0o644)
+    for folder in (daemon.root, daemon.socket.parent, daemon.sim_dir):
+        os.chmod(folder, 0o777)
+    command = [lib.GPUMGRD, "-c", daemon.config_path, "--socket", daemon.socket, "--state-dir", daemon.state_dir]
+    with open(daemon.log_path, "ab") as log:
+        daemon.process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=daemon.env(), cwd="/", **who
+        )
+    daemon.wait_until_up()
+    daemon.phase(2).ok()
+    daemon.phase(4).ok()
+    assert daemon.ready() == {"comfyui"}
+    daemon.post("/gpu/release-all").ok()
+    assert daemon.service_processes() == []
+
+
+def test_sighup_and_sigpipe_do_not_kill_it(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    daemon.process.send_signal(signal.SIGPIPE)
+    daemon.start_service("a").ok()
+    assert daemon.process.poll() is None
+
+
+def test_a_dead_sampler_is_replaced(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    children = [
+        pid
+        for pid in daemon.processes()
+        if pid != daemon.process.pid and b"--sampler-child" in open(f"/proc/{pid}/cmdline", "rb").read()
+    ]
+    assert len(children) == 1
+    os.kill(children[0], signal.SIGKILL)
+    daemon.start_service("a").ok()
+    eventually(lambda: daemon.service("a")["measured_mb"] == 4000, "readings come again")
+
+
+def test_a_hung_sampler_is_replaced(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    [child] = [
+        pid
+        for pid in daemon.processes()
+        if pid != daemon.process.pid and b"--sampler-child" in open(f"/proc/{pid}/cmdline", "rb").read()
+    ]
+    os.kill(child, signal.SIGSTOP)
+    daemon.start_service("a", timeout=30).ok()
+    eventually(lambda: daemon.service("a")["measured_mb"] == 4000, "readings come again", 15)
+    eventually(lambda: not is_alive(child), "the hung one is gone")
+
+
+def test_services_do_not_hold_the_daemons_socket(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    daemon.start_service("a").ok()
+    daemon.kill()
+    with socket.socket(socket.AF_UNIX) as probe:
+        assert probe.connect_ex(str(daemon.socket)) != 0
+    daemon.start()
+    assert SIMSVC.exists()

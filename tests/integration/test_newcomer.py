@@ -1,0 +1,136 @@
+"""What somebody does who has just cloned the repository."""
+
+import os
+import signal
+import subprocess
+import time
+
+import gpumgr_testlib as lib
+import pytest
+from gpumgr_testlib import SOURCE_ROOT, eventually, processes_marked
+
+pytestmark = pytest.mark.newcomer
+
+
+def environment(**more):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPUMGR_", "ASAN_", "UBSAN_", "MAKE"))}
+    return {**kept, "NO_INSTALL": "1", **more}
+
+
+def make(*args, timeout=300, **more):
+    return subprocess.run(
+        ["make", "-C", str(SOURCE_ROOT), "--no-print-directory", *args],
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+        start_new_session=True,
+    )
+
+
+def test_the_demo(tmp_path):
+    began = time.monotonic()
+    result = make("demo", f"BUILD={lib.BUILD_DIR}", TMPDIR=str(tmp_path))
+    assert result.returncode == 0, result.stdout
+    assert time.monotonic() - began < 40, "too slow for a first look"
+    for words in ("SIMULATED", "gpumgr phase 2", "gpumgr plan phase 4", "start comfyui", "exit status 4", "Done."):
+        assert words in result.stdout, result.stdout
+    assert "\x1b" not in result.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert processes_marked(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+def test_a_demo_that_is_interrupted(tmp_path, number):
+    process = subprocess.Popen(
+        [str(SOURCE_ROOT / "scripts/demo.sh")],
+        env=environment(BUILD=str(lib.BUILD_DIR), TMPDIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        eventually(lambda: list(tmp_path.glob("*/sim/0/*")), "a service has started", 60)
+        # As a terminal does it: to the whole group for Ctrl-C, to the script alone for kill.
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait(20) != 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    eventually(lambda: processes_marked(str(tmp_path)) == [], "nothing runs on")
+    assert list(tmp_path.iterdir()) == []
+
+
+def files_under(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
+
+
+def test_install(tmp_path):
+    result = make("install", "BUILD=build-install", "PREFIX=/opt/gpumgr", f"DESTDIR={tmp_path}")
+    assert result.returncode == 0, result.stdout
+    files = files_under(tmp_path)
+    for name in ("gpumgrd", "gpumgr", "gpumgr-simsvc"):
+        path = tmp_path / "opt/gpumgr/bin" / name
+        assert os.access(path, os.X_OK), files
+        version = lib.run_tool([path, "--version"], {"PATH": os.environ["PATH"]})
+        assert version.returncode == 0, lib.text_of(version)
+    assert all(name.startswith("opt/gpumgr/") for name in files), files
+    pages = {name.rpartition("/")[2] for name in files if "/man/" in name}
+    assert {"gpumgr.1", "gpumgrd.8"} <= pages, files
+    assert any("bash-completion/completions/gpumgr" in name for name in files), files
+    # Libraries of single rooms are nobody's business.
+    assert not [name for name in files if name.endswith(".a")], files
+
+
+def test_help_lists_every_target():
+    result = make("help")
+    for target in ("build", "demo", "test", "install", "bench", "coverage", "lint", "clean"):
+        assert f"make {target}" in result.stdout
+
+
+def test_what_is_missing_is_said_and_not_installed(tmp_path):
+    """With a PATH that holds next to nothing, the list of needs is what comes out."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("sh", "cat", "sed", "id"):
+        (tools / tool).symlink_to(f"/bin/{tool}")
+    result = subprocess.run(
+        ["/bin/sh", str(SOURCE_ROOT / "scripts/install-deps.sh"), "build"],
+        env={"PATH": str(tools), "NO_INSTALL": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert result.returncode == 1
+    assert "libuv1-dev" in result.stdout and "event loop" in result.stdout
+    assert "apt-get install" in result.stderr and "meson" in result.stderr
+
+
+def test_nothing_is_installed_when_all_is_there():
+    result = subprocess.run(
+        [str(SOURCE_ROOT / "scripts/install-deps.sh"), "build", "test"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0 and result.stdout == "" and result.stderr == ""
+
+
+def test_the_entry_point_of_continuous_integration():
+    path = SOURCE_ROOT / ".ci/run"
+    assert os.access(path, os.X_OK)
+    text = path.read_text()
+    assert text.startswith("#!/bin/sh\n") and "make test" in text
+    assert "make test" in (SOURCE_ROOT / "README.md").read_text()

@@ -1,0 +1,379 @@
+"""The seed's own walk through the phases, and what has to hold while it happens."""
+
+import json
+import random
+import socket
+import statistics
+import time
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import gpumgr_testlib as lib
+import pytest
+from gpumgr_testlib import CARD_MIB, RESERVE_MIB, SLOWNESS, Background, CardWatch, actions, eventually
+
+
+def answers(service):
+    """Whether the service's own health endpoint answers."""
+    try:
+        with urlopen(service["health"]["http"], timeout=2) as response:
+            return response.status == 200
+    except URLError:
+        return False
+
+
+def test_the_seeds_success_criteria(seed):
+    with CardWatch(seed) as watch:
+        body = seed.phase(2).ok()
+        assert body["success"] is True and body["phase"] == 2 and body["name"] == "analysis"
+        assert actions(body["steps"]) == [("start", "vidi")]
+        assert seed.ready() == {"vidi"}
+
+        # Both fit side by side: nothing is stopped that need not be.
+        assert actions(seed.phase(3).ok()["steps"]) == [("start", "cosyvoice")]
+        assert seed.ready() == {"vidi", "cosyvoice"}
+
+        # prepare_for_phase(4) stops CosyVoice and Vidi and starts ComfyUI.
+        body = seed.phase(4).ok()
+        assert sorted(actions(body["steps"])[:2]) == [("stop", "cosyvoice"), ("stop", "vidi")]
+        assert actions(body["steps"])[2:] == [("start", "comfyui")]
+        assert all(step["state"] == "done" for step in body["steps"])
+        assert seed.ready() == {"comfyui"}
+        assert answers(seed.services["comfyui"])
+        assert not answers(seed.services["cosyvoice"])
+        assert not answers(seed.services["vidi"])
+        assert seed.sim_total() == 20000
+
+        # prepare_for_phase(3) stops ComfyUI and starts CosyVoice.
+        body = seed.phase(3).ok()
+        assert actions(body["steps"]) == [("stop", "comfyui"), ("start", "cosyvoice")]
+        assert seed.ready() == {"cosyvoice"}
+        assert answers(seed.services["cosyvoice"])
+        assert not answers(seed.services["comfyui"])
+
+        # No GPU is needed for phase 5, so nothing needs to go.
+        body = seed.phase(5).ok()
+        assert body["steps"] == [] and body["phase"] == 5
+        assert seed.ready() == {"cosyvoice"}
+    assert watch.samples > 20
+    assert 20000 <= watch.most <= CARD_MIB - RESERVE_MIB
+
+
+def test_status_has_the_seeds_fields(seed):
+    seed.phase(4).ok()
+    status = seed.status()
+    vram = status["vram"]
+    assert vram["total_mb"] == CARD_MIB
+    assert vram["used_mb"] == 20000
+    assert vram["free_mb"] == CARD_MIB - 20000
+    assert vram["available_mb"] == CARD_MIB - 20000 - RESERVE_MIB
+    assert set(vram) >= {"total_mb", "used_mb", "free_mb", "available_mb", "processes", "temperature_c"}
+    pid = seed.service("comfyui")["pid"]
+    assert [(p["pid"], p["memory_mb"]) for p in vram["processes"]] == [(pid, 20000)]
+    assert vram["processes"][0]["name"]
+
+    comfyui = status["services"]["comfyui"]
+    assert comfyui["state"] == "ready" and comfyui["vram_mb"] == 20000 and comfyui["priority"] == 100
+    assert comfyui["phases"] == [4] and comfyui["gpus"] == [0] and comfyui["pid"] == pid
+    assert comfyui["measured_mb"] == 20000 and comfyui["committed_mb"] == 20000
+    assert comfyui["live"] is True and comfyui["pinned"] is False and comfyui["error"] is None
+    ollama = status["services"]["ollama"]
+    assert ollama["state"] == "stopped" and ollama["phases"] == [] and ollama["pid"] is None
+    assert list(status["services"]) == list(seed.services)
+
+    assert status["lock"] == {"holder": None, "ttl": -2}
+    assert status["leases"] == [] and status["queue"] == [] and status["transitions"] == []
+    assert status["phase"]["number"] == 4 and status["phase"]["name"] == "video"
+    assert status["phase"]["satisfied"] is True
+
+    gpu = status["gpus"][0]
+    assert gpu["index"] == 0 and gpu["accounting"] == "process" and gpu["stale"] is False
+    assert gpu["total_mb"] == CARD_MIB and gpu["committed_mb"] == 20000 and gpu["foreign_mb"] == 0
+    assert gpu["admissible_mb"] == CARD_MIB - RESERVE_MIB - 20000
+    assert gpu["reserve_mb"] == RESERVE_MIB and gpu["unreclaimed_mb"] == 0
+
+
+def test_what_is_not_known_is_null(seed):
+    gpu = seed.gpu()
+    assert gpu["temperature_c"] is None and gpu["utilization_percent"] is None
+    assert seed.status()["phase"] is None
+    assert seed.service("vidi")["measured_mb"] in (None, 0)
+
+
+def test_a_phase_by_its_name(seed):
+    body = seed.phase("analysis").ok()
+    assert body["phase"] == 2 and seed.ready() == {"vidi"}
+
+
+def test_a_repeat_does_nothing_and_is_fast(seed):
+    seed.phase(4).ok()
+    pid = seed.service("comfyui")["pid"]
+    began = time.monotonic()
+    for _ in range(20):
+        body = seed.phase(4).ok()
+        assert body["steps"] == []
+    assert (time.monotonic() - began) / 20 < 0.05 * SLOWNESS
+    assert seed.service("comfyui")["pid"] == pid
+    began = time.monotonic()
+    assert seed.start_service("comfyui").ok()["steps"] == []
+    assert time.monotonic() - began < 0.5 * SLOWNESS
+
+
+def test_the_phase_is_no_hold(seed):
+    seed.phase(2).ok()
+    seed.stop_service("vidi").ok()
+    phase = seed.status()["phase"]
+    assert phase["number"] == 2 and phase["satisfied"] is False
+
+
+def test_instant_services_switch_at_once(make_daemon):
+    """The reference sleeps for seven seconds in this switch."""
+    services = {"big": lib.sim_service(20000, 100), "small": lib.sim_service(4000, 50)}
+    daemon = make_daemon(services, {1: {"services": ["big"]}, 2: {"services": ["small"]}})
+    daemon.phase(1).ok()
+    times = []
+    for number in [2, 1] * 5:
+        body = daemon.phase(number).ok()
+        assert len(body["steps"]) == 2
+        times.append(body["duration_ms"])
+    assert statistics.median(times) < 400 * SLOWNESS, times
+    assert max(times) < 2000 * SLOWNESS, times
+
+
+def test_independent_steps_run_side_by_side(make_daemon):
+    services = {
+        "a": lib.sim_service(8000, 10, "--stop-delay=0.5"),
+        "b": lib.sim_service(8000, 20, "--stop-delay=0.5"),
+        "c": lib.sim_service(9000, 50, "--boot=0.5"),
+        "d": lib.sim_service(9000, 50, "--boot=0.5"),
+    }
+    phases = {1: {"services": ["a", "b"]}, 2: {"services": ["c", "d"]}}
+    daemon = make_daemon(services, phases)
+    daemon.phase(1).ok()
+    body = daemon.phase(2).ok()
+    assert len(body["steps"]) == 4
+    assert 1000 <= body["duration_ms"] < 1000 + 700 * SLOWNESS
+
+
+def test_the_plan_is_what_then_happens(seed):
+    seed.phase(2).ok()
+    seed.phase(3).ok()
+    before = seed.states()
+    plan = seed.get("/gpu/plan", phase=4).ok()
+    assert plan["success"] is True and plan["feasible"] is True and plan["phase"] == 4
+    assert plan["blocking"] == [] and "comfyui" in plan["text"]
+    dry = seed.phase(4, dry_run=1).ok()
+    assert actions(dry["steps"]) == actions(plan["steps"])
+    assert seed.states() == before
+    done = seed.phase(4).ok()
+    assert actions(done["steps"]) == actions(plan["steps"])
+    assert [s["text"] for s in done["steps"]] == [s["text"] for s in plan["steps"]]
+
+    plan = seed.get("/gpu/plan", start="ollama").ok()
+    assert plan["feasible"] is False and plan["service"] == "ollama"
+    assert [b["service"] for b in plan["blocking"]] == ["comfyui"]
+    seed.start_service("ollama").problem(409, "insufficient_vram")
+    dry = seed.start_service("ollama", dry_run="true").ok()
+    assert dry["feasible"] is False
+    assert seed.ready() == {"comfyui"}
+
+
+def test_equal_requests_join(make_daemon):
+    daemon = make_daemon(lib.seed_services(boot=0.4), lib.SEED_PHASES)
+    calls = [Background(daemon.phase, 4) for _ in range(8)]
+    bodies = [call.result().ok() for call in calls]
+    assert len({body["transition"] for body in bodies}) == 1
+    assert seed_starts(daemon, "comfyui") == 1
+
+    calls = [Background(daemon.start_service, "comfyui") for _ in range(4)]
+    assert all(call.result().ok()["steps"] == [] for call in calls)
+
+
+def seed_starts(daemon, name):
+    """How often the service was started, by the event stream's memory."""
+    with daemon.events(headers={"Last-Event-ID": "0"}) as events:
+        daemon.stop_service(name).ok()
+        seen = events.until(
+            lambda e: e.get("event") == "service.state"
+            and e["data"]["subject"] == name
+            and e["data"]["data"]["to"] == "stopped"
+            and e["data"]["data"]["from"] == "stopping"
+        )
+    count = sum(
+        1
+        for e in seen
+        if e.get("event") == "service.state" and e["data"]["subject"] == name and e["data"]["data"]["to"] == "starting"
+    )
+    daemon.start_service(name).ok()
+    return count
+
+
+@pytest.mark.parametrize("seed_number", [1, 2])
+def test_many_workers_never_overfill_the_card(make_daemon, seed_number):
+    """The reference lets two workers each evict the other's service; here every one has its turn."""
+    daemon = make_daemon(lib.seed_services(boot=0.02), lib.SEED_PHASES)
+    rng = random.Random(seed_number)
+    scripts = [[rng.choice([2, 3, 4, "ollama", "stop"]) for _ in range(8)] for _ in range(6)]
+    print(f"random seed {seed_number}")
+
+    def work(script):
+        results = []
+        for item in script:
+            if item == "ollama":
+                answer = daemon.start_service("ollama")
+                assert answer.status in (200, 409), answer
+                if answer.status == 409:
+                    assert answer.json["code"] == "insufficient_vram", answer
+                    assert answer.json["blocking"], answer
+            elif item == "stop":
+                assert daemon.stop_service("cosyvoice").status == 200
+            else:
+                answer = daemon.phase(item)
+                # A phase fits always; a stop by name may come in between.
+                assert answer.status == 200, answer
+                results.append(answer.json["transition"])
+        return results
+
+    with CardWatch(daemon) as watch:
+        workers = [Background(work, script) for script in scripts]
+        for worker in workers:
+            worker.result(60)
+    assert watch.samples > 50
+    assert watch.most <= CARD_MIB - RESERVE_MIB
+    for name in daemon.services:
+        assert "memory" not in daemon.service_log(name).lower() or "out of memory" not in daemon.service_log(name)
+        assert daemon.state(name) in ("ready", "stopped"), daemon.service(name)
+    daemon.phase(4).ok()
+    assert daemon.ready() == {"comfyui"}
+
+
+def test_async_answers_at_once(make_daemon):
+    daemon = make_daemon(lib.seed_services(boot=0.3), lib.SEED_PHASES)
+    answer = daemon.phase(4, **{"async": 1})
+    body = answer.ok(202)
+    assert body["success"] is True and body["kind"] == "phase" and body["target"] == "video" and body["phase"] == 4
+    assert body["state"] in ("queued", "running") and body["outcome"] is None
+    assert answer.headers["Location"] == f"/gpu/transitions/{body['id']}"
+    running = daemon.status()["transitions"]
+    assert [t["id"] for t in running] == [body["id"]]
+    assert daemon.service("comfyui")["transition"] == body["id"]
+    record = daemon.wait_for_transition(body["id"])
+    assert record["state"] == "done" and record["outcome"] == "done"
+    assert actions(record["steps"]) == [("start", "comfyui")]
+    assert record["duration_ms"] >= 300
+    assert record["queued_at"] <= record["started_at"] <= record["ended_at"]
+    assert daemon.status()["transitions"] == []
+
+    record = daemon.wait_for_transition(daemon.start_service("ollama", **{"async": "yes"}).ok(202)["id"])
+    assert record["state"] == "failed" and record["outcome"] == "insufficient_vram"
+    assert [b["service"] for b in record["blocking"]] == ["comfyui"]
+    assert record["kind"] == "start" and record["target"] == "ollama" and record["phase"] is None
+
+
+def test_the_queue_is_shown_and_ordered_by_priority(make_daemon):
+    services = {
+        "slow": lib.sim_service(4000, 50, "--boot=1.0"),
+        "low": lib.sim_service(4000, 10),
+        "high": lib.sim_service(4000, 90),
+    }
+    daemon = make_daemon(services)
+    first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
+    low = daemon.start_service("low", **{"async": 1}).ok(202)["id"]
+    high = daemon.start_service("high", **{"async": 1}).ok(202)["id"]
+    status = daemon.status()
+    assert [t["id"] for t in status["transitions"]] == [first]
+    assert [t["id"] for t in status["queue"]] == [high, low]
+    assert [t["place"] for t in status["queue"]] == [1, 2]
+    assert [t["priority"] for t in status["queue"]] == [90, 10]
+    assert all(t["state"] == "queued" and t["waits_for"] for t in status["queue"])
+    records = {t: daemon.wait_for_transition(t) for t in (first, low, high)}
+    assert all(record["state"] == "done" for record in records.values())
+    assert records[first]["started_at"] < records[high]["started_at"] <= records[low]["started_at"]
+
+
+def test_a_wait_has_an_end(make_daemon):
+    services = {"slow": lib.sim_service(4000, 50, "--boot=1.5"), "next": lib.sim_service(4000, 50)}
+    daemon = make_daemon(services)
+    first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
+    began = time.monotonic()
+    problem = daemon.start_service("next", wait_s=0.2).problem(504, "wait_timeout")
+    assert 0.15 < time.monotonic() - began < 1.0 * SLOWNESS
+    assert "slow" in json.dumps(problem)
+    assert daemon.wait_for_transition(first)["state"] == "done"
+    assert daemon.state("next") == "stopped"
+    # The boot is not part of the wait.
+    assert daemon.restart_service("slow", wait_s=0.2).ok()["success"] is True
+
+
+def test_a_client_that_goes_away_while_queued_is_forgotten(make_daemon):
+    services = {"slow": lib.sim_service(4000, 50, "--boot=0.8"), "next": lib.sim_service(4000, 50)}
+    daemon = make_daemon(services)
+    first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(daemon.socket))
+    client.sendall(b"POST /gpu/service/next/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    queued = eventually(lambda: daemon.status()["queue"], "the request waits")
+    client.close()
+    eventually(lambda: not daemon.status()["queue"], "the request is withdrawn", 0.6)
+    assert daemon.transition(queued[0]["id"])["outcome"] == "withdrawn"
+    assert daemon.wait_for_transition(first)["state"] == "done"
+    assert daemon.state("next") == "stopped"
+
+
+def test_a_joined_request_survives_one_of_its_clients(make_daemon):
+    services = {"slow": lib.sim_service(4000, 50, "--boot=0.8"), "next": lib.sim_service(4000, 50)}
+    daemon = make_daemon(services)
+    daemon.start_service("slow", **{"async": 1}).ok(202)
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(daemon.socket))
+    client.sendall(b"POST /gpu/service/next/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    eventually(lambda: daemon.status()["queue"], "the request waits")
+    other = Background(daemon.start_service, "next")
+    time.sleep(0.1)
+    client.close()
+    assert other.result().ok()["success"] is True
+    assert daemon.state("next") == "ready"
+
+
+def test_what_began_is_finished_though_its_client_went_away(make_daemon):
+    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--boot=0.5")})
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(daemon.socket))
+    client.sendall(b"POST /gpu/service/slow/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    running = eventually(lambda: daemon.status()["transitions"], "the start runs")
+    client.close()
+    assert daemon.wait_for_transition(running[0]["id"])["outcome"] == "done"
+    assert daemon.state("slow") == "ready"
+
+
+def test_live_progress(make_daemon):
+    daemon = make_daemon(lib.seed_services(boot=0.1), lib.SEED_PHASES)
+    daemon.phase(2).ok()
+    with daemon.events(target="/gpu/prepare-phase/4", method="POST") as stream:
+        assert stream.status == 200
+        assert stream.response.headers["Content-Type"].startswith("text/event-stream")
+        events = list(stream)
+    assert events[0]["event"] == "accepted"
+    number = events[0]["data"]["id"]
+    assert events[-1]["event"] == "result"
+    result = events[-1]["data"]
+    assert result["status"] == 200 and result["body"]["success"] is True and result["body"]["phase"] == 4
+    assert result["body"]["transition"] == number
+    assert all(e["data"]["data"]["transition"] == number for e in events[1:-1])
+    steps = [
+        (e["data"]["subject"], e["data"]["data"]["action"], e["data"]["data"]["state"])
+        for e in events
+        if e["event"] == "step"
+    ]
+    assert ("vidi", "stop", "done") in steps and ("comfyui", "start", "done") in steps
+    assert steps.index(("vidi", "stop", "done")) < steps.index(("comfyui", "start", "running"))
+
+
+def test_live_progress_of_a_refusal(seed):
+    seed.phase(4).ok()
+    with seed.events(target="/gpu/service/ollama/start", method="POST") as stream:
+        events = list(stream)
+    result = events[-1]["data"]
+    assert events[-1]["event"] == "result"
+    assert result["status"] == 409 and result["body"]["code"] == "insufficient_vram"
+    assert result["body"]["blocking"][0]["service"] == "comfyui"
