@@ -72,6 +72,7 @@ struct event {
 
 enum effect_kind {
 	EFFECT_FIND, /* does the service run already? -> EVENT_FOUND */
+	EFFECT_ADOPT, /* what was found is `run` from now on: watch it -> EVENT_GONE */
 	EFFECT_START, /* -> EVENT_STARTED or EVENT_START_FAILED */
 	EFFECT_STOP, /* stop it (`force`: kill the whole group now) -> EVENT_GONE or EVENT_STOP_REFUSED */
 	EFFECT_PROBE, /* one health check -> EVENT_HEALTH */
@@ -88,6 +89,7 @@ struct effect {
 	uint64_t run;
 	union {
 		gpu_set gpus; /* START: where */
+		pid_t pid; /* ADOPT: as it was found, 0 when unknown */
 		bool force; /* STOP */
 		uint64_t probe_timeout_ms;
 		bool fast;

@@ -5,8 +5,9 @@
  * adopted) or `starting` (its processes exist, it does not answer yet). A start makes it `starting`, the first
  * good health check `ready`, a lease or its busy probe `busy`. `asleep` is alive with its memory given back.
  * Any way out goes through `stopping`, which ends when the whole process group is gone: in `stopped` when that
- * was wanted, in `error` when it was not. A service in `error` may still be alive (unhealthy, or deaf to
- * signals) and then still holds memory.
+ * was wanted, in `error` when it was not. A service in `error` may still be alive (unhealthy, deaf to signals,
+ * or found running and never answering: what we did not start we do not kill for that) and then still holds
+ * memory; it is ready again when a health check passes.
  *
  * Whether a service is *live* is not its state: it is live while any process of it exists or its memory is not
  * back yet.

@@ -1,0 +1,304 @@
+/*
+ * Readings, commitments, and memory that is not back yet: what of each GPU is whose. Must not decide who gets
+ * memory; that is the planner's.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/engine_state.h"
+
+static bool is_fresh(const struct engine *engine, const struct card *card)
+{
+	return card->sampled && engine->now_ms <= card->sampled_ms + READING_STALE_MS;
+}
+
+enum accounting_mode ledger_mode(const struct engine *engine, const struct card *card)
+{
+	if (!is_fresh(engine, card) || !card->has_total || !card->has_used)
+		return ACCOUNTING_LEDGER;
+	return card->has_processes ? ACCOUNTING_PROCESS : ACCOUNTING_TOTAL;
+}
+
+uint32_t ledger_total(const struct engine *engine, const struct card *card, bool *ret_known)
+{
+	bool by_reading = is_fresh(engine, card) && card->has_total;
+	*ret_known = by_reading || card->declared;
+	return by_reading ? card->total_mib : card->declared ? card->declared_mib : 0;
+}
+
+uint64_t ledger_commitment(const struct engine *engine, const struct service *service, size_t gpu)
+{
+	if (!service->committed)
+		return 0;
+	if (service->state == SERVICE_ASLEEP && service->has_measured)
+		return service->measured_mib[gpu];
+	uint64_t declared = 0;
+	if (service->gpus & GPU_BIT(gpu)) {
+		bool known;
+		declared = size_on_card(service->definition.vram, ledger_total(engine, &engine->cards[gpu], &known));
+	}
+	return declared > service->peak_mib[gpu] ? declared : service->peak_mib[gpu];
+}
+
+/* Whether any service holds, or has not given back, memory of that GPU, or may do so unknown to us. */
+static bool is_inhabited(const struct engine *engine, size_t gpu)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		const struct service *service = &engine->services[i];
+		if (service->state == SERVICE_UNKNOWN)
+			return true;
+		if (service->pending && service->pending_mib[gpu] > 0)
+			return true;
+		if (ledger_commitment(engine, service, gpu) > 0)
+			return true;
+	}
+	return false;
+}
+
+void ledger_account(const struct engine *engine, size_t gpu, struct gpu_account *ret_account)
+{
+	const struct card *card = &engine->cards[gpu];
+	struct gpu_account_input input = {
+		.mode = ledger_mode(engine, card), .used_mib = card->used_mib, .settled = true
+	};
+	input.total_mib = ledger_total(engine, card, &input.has_total);
+	input.reserve_mib = size_on_card(engine->reserve, input.total_mib);
+	input.baseline_mib = input.mode == ACCOUNTING_PROCESS ? card->baseline_foreign_mib : card->baseline_used_mib;
+	for (size_t i = 0; i < engine->n_services; i++) {
+		const struct service *service = &engine->services[i];
+		input.committed_mib += ledger_commitment(engine, service, gpu);
+		if (service->alive && service->has_measured)
+			input.measured_mib += service->measured_mib[gpu];
+		if (!service->pending || service->pending_mib[gpu] == 0)
+			continue;
+		input.pending_mib += service->pending_mib[gpu];
+		if (card->sampled_ms < service->ended_ms)
+			input.settled = false;
+	}
+	gpu_account(&input, ret_account);
+}
+
+void ledger_end_service(struct engine *engine, struct service *service)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		struct card *card = &engine->cards[gpu];
+		struct gpu_account account;
+		ledger_account(engine, gpu, &account);
+		uint64_t held = ledger_commitment(engine, service, gpu);
+		if (held == 0 || account.mode == ACCOUNTING_LEDGER)
+			continue;
+		if (account.unreclaimed_mib == 0)
+			card->baseline_foreign_mib = account.foreign_mib;
+		service->pending_mib[gpu] = (uint32_t)held;
+		service->pending = true;
+	}
+	service->ended_ms = engine->now_ms;
+	service->committed = false;
+	service->has_measured = false;
+	memset(service->peak_mib, 0, sizeof(service->peak_mib));
+	memset(service->measured_mib, 0, sizeof(service->measured_mib));
+}
+
+/* No service has more left to give back than the readings still show beyond what is known. */
+static void shrink_pending(struct engine *engine, size_t gpu)
+{
+	struct gpu_account account;
+	ledger_account(engine, gpu, &account);
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		if (service->pending && service->pending_mib[gpu] > account.unreclaimed_mib)
+			service->pending_mib[gpu] = (uint32_t)account.unreclaimed_mib;
+	}
+}
+
+static void drop_finished(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		if (!service->pending)
+			continue;
+		uint64_t left = 0;
+		for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+			left += service->pending_mib[gpu];
+		service->pending = left > 0;
+	}
+}
+
+static void publish_mode(struct engine *engine, size_t gpu, enum accounting_mode mode)
+{
+	char subject[16];
+	struct card *card = &engine->cards[gpu];
+	snprintf(subject, sizeof(subject), "gpu%zu", gpu);
+	struct notice *notice = notice_begin(engine, "gpu.mode", subject);
+	if (notice != NULL) {
+		static const char *const says[] = {
+			[ACCOUNTING_PROCESS] = "readings tell what each process holds",
+			[ACCOUNTING_TOTAL] = "readings tell totals only",
+			[ACCOUNTING_LEDGER] = "no readings: deciding by what was promised",
+		};
+		notice->is_problem = mode == ACCOUNTING_LEDGER;
+		notice_add_number(notice, "gpu", (int64_t)gpu);
+		notice_add_text(notice, "from", accounting_mode_name(card->mode));
+		notice_add_text(notice, "to", accounting_mode_name(mode));
+		snprintf(notice->text, sizeof(notice->text), "%s: %s", subject, says[mode]);
+	}
+	card->mode = mode;
+	engine->version++;
+}
+
+static void note_modes(struct engine *engine)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		enum accounting_mode mode = ledger_mode(engine, &engine->cards[gpu]);
+		if (mode != engine->cards[gpu].mode)
+			publish_mode(engine, gpu, mode);
+	}
+}
+
+static void take_measurements(struct engine *engine, size_t gpu, const struct gpu_facts *facts, uint64_t taken_ms)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		if (!service->alive || taken_ms < service->started_ms)
+			continue; /* what it shows was of an earlier run */
+		uint32_t mib = facts->measured_mib[i];
+		service->measured_mib[gpu] = mib;
+		service->has_measured = true;
+		if (mib > service->peak_mib[gpu])
+			service->peak_mib[gpu] = mib;
+		/* Found running, and nobody could say where: the readings can. */
+		if (mib > 0 && service->adopted && (service->gpus & GPU_BIT(gpu)) == 0)
+			service->gpus |= GPU_BIT(gpu);
+	}
+}
+
+static void forget_measurements(struct engine *engine)
+{
+	bool any = false;
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		any |= engine->cards[gpu].has_processes;
+	for (size_t i = 0; !any && i < engine->n_services; i++)
+		engine->services[i].has_measured = false;
+}
+
+static void take_reading(struct engine *engine, size_t gpu, const struct gpu_facts *facts, uint64_t taken_ms)
+{
+	struct card *card = &engine->cards[gpu];
+	card->sampled = true;
+	card->sampled_ms = taken_ms;
+	card->has_total = facts->has_total;
+	card->has_used = facts->has_used;
+	card->has_processes = facts->has_processes;
+	card->total_mib = facts->total_mib;
+	card->used_mib = facts->used_mib;
+	if (facts->has_processes && facts->measured_mib != NULL)
+		take_measurements(engine, gpu, facts, taken_ms);
+}
+
+void ledger_adopt_service(struct engine *engine, const struct service *service)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		uint64_t held = ledger_commitment(engine, service, gpu);
+		uint64_t *baseline = &engine->cards[gpu].baseline_used_mib;
+		*baseline = *baseline > held ? *baseline - held : 0;
+	}
+}
+
+/* Growing foreign memory may be one of our services that somebody started by hand. */
+static bool note_foreign(struct engine *engine, size_t gpu)
+{
+	struct card *card = &engine->cards[gpu];
+	struct gpu_account account;
+	ledger_account(engine, gpu, &account);
+	bool grew = account.foreign_mib >= card->foreign_seen_mib + FIND_GROWTH_MIB;
+	card->foreign_seen_mib = account.foreign_mib;
+	return grew && account.mode != ACCOUNTING_LEDGER;
+}
+
+void ledger_take_readings(struct engine *engine, const struct event *event)
+{
+	size_t n_gpus = event->readings.n_gpus < GPU_MAX ? event->readings.n_gpus : GPU_MAX;
+	bool look = false;
+	if (n_gpus > engine->n_cards)
+		engine->n_cards = n_gpus;
+	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
+		struct card *card = &engine->cards[gpu];
+		if (card->sampled && event->readings.taken_ms < card->sampled_ms)
+			continue; /* overtaken by a younger one */
+		take_reading(engine, gpu, &event->readings.gpus[gpu], event->readings.taken_ms);
+	}
+	forget_measurements(engine);
+	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
+		struct card *card = &engine->cards[gpu];
+		shrink_pending(engine, gpu);
+		drop_finished(engine);
+		if (!is_inhabited(engine, gpu) && card->has_used)
+			card->baseline_used_mib = card->used_mib;
+		look |= note_foreign(engine, gpu);
+	}
+	note_modes(engine);
+	if (look)
+		lifecycle_find_stopped(engine);
+	engine->version++;
+}
+
+static void publish_unreclaimed(struct engine *engine, const struct service *service, size_t gpu)
+{
+	char subject[16];
+	snprintf(subject, sizeof(subject), "gpu%zu", gpu);
+	struct notice *notice = notice_begin(engine, "gpu.unreclaimed", subject);
+	if (notice == NULL)
+		return;
+	notice->is_problem = true;
+	notice->transition = service->transition;
+	notice_add_number(notice, "gpu", (int64_t)gpu);
+	notice_add_number(notice, "mb", service->pending_mib[gpu]);
+	notice_add_text(notice, "service", service->definition.name);
+	snprintf(notice->text, sizeof(notice->text),
+		"%s: %" PRIu32 " MiB of %s are not back %d s after its end; counted as foreign from now on", subject,
+		service->pending_mib[gpu], service->definition.name, RECLAIM_MS / 1000);
+}
+
+static void give_up(struct engine *engine, struct service *service)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		if (service->pending_mib[gpu] == 0)
+			continue;
+		publish_unreclaimed(engine, service, gpu);
+		service->pending_mib[gpu] = 0;
+	}
+	service->pending = false;
+	engine->version++;
+}
+
+void ledger_tick(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		if (service->pending && engine->now_ms >= service->ended_ms + RECLAIM_MS)
+			give_up(engine, service);
+	}
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		if (ledger_mode(engine, &engine->cards[gpu]) == ACCOUNTING_LEDGER)
+			for (size_t i = 0; i < engine->n_services; i++)
+				engine->services[i].pending_mib[gpu] = 0; /* nothing will tell when it is back */
+	drop_finished(engine);
+	note_modes(engine);
+}
+
+uint64_t ledger_deadline(const struct engine *engine)
+{
+	uint64_t deadline = DEADLINE_NONE;
+	for (size_t i = 0; i < engine->n_services; i++) {
+		const struct service *service = &engine->services[i];
+		if (service->pending && service->ended_ms + RECLAIM_MS < deadline)
+			deadline = service->ended_ms + RECLAIM_MS;
+	}
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		const struct card *card = &engine->cards[gpu];
+		if (is_fresh(engine, card) && card->sampled_ms + READING_STALE_MS + 1 < deadline)
+			deadline = card->sampled_ms + READING_STALE_MS + 1;
+	}
+	return deadline;
+}

@@ -1,0 +1,103 @@
+/* The engine's state as the planner wants it. Copies and classifies; must not decide. */
+#include <string.h>
+
+#include "core/engine_state.h"
+
+static void describe_gpu(const struct engine *engine, size_t gpu, struct plan_gpu *ret_gpu)
+{
+	struct gpu_account account;
+	ledger_account(engine, gpu, &account);
+	*ret_gpu = (struct plan_gpu){
+		.has_total = account.has_total,
+		.total_mib = account.total_mib,
+		.reserve_mib = account.reserve_mib,
+		.foreign_mib = account.foreign_mib,
+		.unreclaimed_mib = account.unreclaimed_mib,
+	};
+}
+
+/* yield_after as it is in force: its default begins with the first lease. */
+static int64_t yield_after(const struct service *service)
+{
+	if (service->state != SERVICE_READY)
+		return NEVER_MS;
+	if (service->definition.yield_set)
+		return service->definition.yield_after_ms;
+	return service->was_leased ? 60000 : NEVER_MS;
+}
+
+static const struct step *find_step(const struct engine *engine, const struct service *service, enum plan_action action)
+{
+	for (size_t i = 0; i < engine->n_running; i++) {
+		const struct transition *record = &engine->running[i]->record;
+		if (record->id != service->transition)
+			continue;
+		for (size_t j = 0; j < record->n_steps; j++)
+			if (record->steps[j].plan.service == service->index && record->steps[j].plan.action == action)
+				return &record->steps[j];
+	}
+	return NULL;
+}
+
+/* Victims of a running transition count as gone already; what the transition starts anew does not. */
+static bool is_leaving(const struct engine *engine, const struct service *service)
+{
+	const struct step *start = find_step(engine, service, PLAN_START);
+	if (start != NULL && start->state == STEP_PENDING)
+		return false;
+	const struct step *stop = find_step(engine, service, PLAN_STOP);
+	return service_is_leaving(service) || (stop != NULL && stop->state <= STEP_RUNNING);
+}
+
+static void describe_service(const struct engine *engine, const struct service *service, uint32_t *committed_mib,
+	struct plan_service *ret_service)
+{
+	bool in_use = service_is_in_use(service);
+	*ret_service = (struct plan_service){
+		.definition = &service->definition,
+		.committed_mib = committed_mib,
+		.state = service->state,
+		.live = service_is_live(service),
+		.leaving = is_leaving(engine, service),
+		.in_use = in_use,
+		.idle_ms = service->state == SERVICE_READY && !in_use ? engine->now_ms - service->idle_since_ms : 0,
+		.yield_after_ms = yield_after(service),
+		.last_used_ms = service->last_used_ms,
+	};
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		committed_mib[gpu] = (uint32_t)ledger_commitment(engine, service, gpu);
+		if (committed_mib[gpu] > 0 || (service->committed && (service->gpus & GPU_BIT(gpu)) != 0))
+			ret_service->gpus |= GPU_BIT(gpu);
+	}
+	if (ret_service->leaving)
+		ret_service->gpus |= service->gpus;
+}
+
+void snapshot_build(struct engine *engine, struct plan_snapshot *ret_snapshot)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		describe_gpu(engine, gpu, &engine->plan_gpus[gpu]);
+	for (size_t i = 0; i < engine->n_services; i++)
+		describe_service(
+			engine, &engine->services[i], &engine->plan_committed[i * GPU_MAX], &engine->plan_services[i]);
+	*ret_snapshot = (struct plan_snapshot){
+		.n_gpus = engine->n_cards,
+		.gpus = engine->plan_gpus,
+		.n_services = engine->n_services,
+		.services = engine->plan_services,
+	};
+}
+
+void snapshot_request(const struct engine *engine, const struct request *request, struct plan_request *ret_request)
+{
+	const struct request_spec *spec = &request->record.spec;
+	bool is_phase = spec->kind == REQUEST_PHASE;
+	*ret_request = (struct plan_request){
+		.needs = is_phase ? engine->phases[spec->target].services : &spec->target,
+		.n_needs = is_phase ? engine->phases[spec->target].n_services : 1,
+		.priority = request->record.priority,
+		.is_phase = is_phase,
+		.restart = spec->kind == REQUEST_RESTART,
+		.usable = GPU_SET_ALL,
+	};
+}
