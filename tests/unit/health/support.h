@@ -1,0 +1,46 @@
+/*
+ * What the tests of the probes share: a loop with a prober whose end checks that nothing is left, and a little server
+ * in threads that misbehaves as the path asks.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "health/probe.h"
+
+struct bench {
+	uv_loop_t loop;
+	struct prober *prober;
+	int n_fds; /* at the start */
+};
+
+/* One answer, as the handler got it. */
+struct answer {
+	int n; /* how often the handler was called */
+	bool passed;
+	char text[512];
+	uint64_t took_ms;
+};
+
+void bench_begin(struct bench *bench);
+/* Destroys the prober if it is still there, closes the loop, and asserts that no handle, fd or child is left. */
+void bench_end(struct bench *bench);
+
+/* A whole check, to its answer. */
+struct answer ask(struct bench *bench, const struct probe_config *config, uint64_t timeout_ms);
+void take_answer(void *context, bool passed, const char *text);
+
+uint64_t now_ms(void);
+int count_fds(void);
+
+/* A listening socket on 127.0.0.1. */
+int listen_somewhere(uint16_t *ret_port);
+
+struct server;
+struct server *server_start(void);
+void server_stop(struct server *server);
+uint16_t server_port(const struct server *server);
+/* Connections accepted so far. */
+int server_count(const struct server *server);
