@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-CMOCKA_CASE = re.compile(r"^\[ +(OK|FAILED|SKIPPED|ERROR) +\] (\S+)", re.MULTILINE)
+CMOCKA_CASE = re.compile(r"^\[ +(OK|FAILED|SKIPPED|ERROR) +\] ([^\s:]+)(?![^\n]*listed below)", re.MULTILINE)
 CMOCKA_END = re.compile(r"^\[==========\] .*test\(s\) run", re.MULTILINE)
 
 
