@@ -37,9 +37,9 @@ static void split_rest(const struct gpu_account_input *in, uint64_t rest, struct
 		unreclaimed = smaller(unreclaimed, minus(rest, in->baseline_mib));
 	account->unreclaimed_mib = unreclaimed;
 	account->foreign_mib = minus(rest, unreclaimed);
-	/* An older reading may still contain the ended service; what was foreign before it ended is so still. */
+	/* An older reading may still show the ended service as its own; what was foreign before its end is so still. */
 	if (!in->settled)
-		account->foreign_mib = in->baseline_mib;
+		account->foreign_mib = larger(account->foreign_mib, in->baseline_mib);
 }
 
 static void account_by_process(const struct gpu_account_input *in, struct gpu_account *account)
@@ -66,7 +66,7 @@ void gpu_account(const struct gpu_account_input *in, struct gpu_account *ret_acc
 	struct gpu_account account = {
 		.mode = in->mode,
 		.has_total = in->has_total,
-		.total_mib = in->total_mib,
+		.total_mib = in->has_total ? in->total_mib : 0,
 		.reserve_mib = in->reserve_mib,
 		.committed_mib = in->committed_mib,
 	};
@@ -74,6 +74,8 @@ void gpu_account(const struct gpu_account_input *in, struct gpu_account *ret_acc
 		account_by_process(in, &account);
 	else if (in->mode == ACCOUNTING_TOTAL)
 		account_by_total(in, &account);
+	else
+		account.unreclaimed_mib = in->pending_mib;
 	account.admissible_mib = (int64_t)account.total_mib - (int64_t)account.reserve_mib -
 		(int64_t)account.committed_mib - (int64_t)account.unreclaimed_mib - (int64_t)account.foreign_mib;
 	*ret_account = account;

@@ -86,9 +86,9 @@ void ledger_end_service(struct engine *engine, struct service *service)
 		struct gpu_account account;
 		ledger_account(engine, gpu, &account);
 		uint64_t held = ledger_commitment(engine, service, gpu);
-		if (held == 0 || account.mode == ACCOUNTING_LEDGER)
-			continue;
-		if (account.unreclaimed_mib == 0)
+		if (held == 0 || !card->sampled)
+			continue; /* nothing has ever told, or will, when memory is back */
+		if (account.unreclaimed_mib == 0 && account.mode == ACCOUNTING_PROCESS)
 			card->baseline_foreign_mib = account.foreign_mib;
 		service->pending_mib[gpu] = (uint32_t)held;
 		service->pending = true;
@@ -279,11 +279,6 @@ void ledger_tick(struct engine *engine)
 		if (service->pending && engine->now_ms >= service->ended_ms + RECLAIM_MS)
 			give_up(engine, service);
 	}
-	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
-		if (ledger_mode(engine, &engine->cards[gpu]) == ACCOUNTING_LEDGER)
-			for (size_t i = 0; i < engine->n_services; i++)
-				engine->services[i].pending_mib[gpu] = 0; /* nothing will tell when it is back */
-	drop_finished(engine);
 	note_modes(engine);
 }
 
