@@ -63,11 +63,17 @@ struct api;
 int api_create(uv_loop_t *loop, const struct api_host *host, const struct api_options *options, struct api **ret_api,
 	struct error *err);
 
-/* Ends what waits (503 `shutting_down`), stops listening, removes the socket file. The loop must still run to close the
- * handles. */
+/*
+ * Ends what waits (503 `shutting_down`), stops listening, removes the socket file. The loop must still run to close the
+ * handles (also after api_create() failed); the host is not called any more.
+ */
 struct api *api_destroy(struct api *api);
 
-/* The ticket is answered. `transition` is good for this call; `outcome` is this ticket's own. */
+/* The port of the n-th TCP socket, for addresses that leave it to the kernel (":0"); 0: there is none. */
+unsigned api_port(const struct api *api, size_t index);
+
+/* The ticket is answered. `transition` is good for this call, NULL when it never became one; `outcome` is this ticket's
+ * own. */
 void api_answer(struct api *api, uint64_t ticket, const struct transition *transition, enum outcome outcome);
 
 /* Something happened: numbered, kept in the ring that Last-Event-ID resumes from, and sent to whoever listens. */

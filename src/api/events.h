@@ -1,0 +1,22 @@
+/* The event stream, and transitions followed live. Both read the ring of events. */
+#pragma once
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "api/blob.h"
+
+struct api;
+struct request;
+
+/* One server-sent event, its data on one line; `data` is taken over. `id` 0: without one. NULL: no memory. */
+struct blob *events_render(uint64_t id, const char *type, json_t *data);
+
+/*
+ * Answers the request with the events of transition `id` from `first_event` on. 0, or negative with nothing changed
+ * but perhaps the refusal as the request's answer.
+ */
+int events_follow_transition(struct request *request, uint64_t id, uint64_t first_event);
+
+/* The transition ended for this request: sends the result (taken over) after the events so far, then the end. */
+void events_finish_transition(struct request *request, unsigned status, json_t *body);

@@ -1,0 +1,227 @@
+/* The checks before a request reaches its handler. Refuses by default: what cannot be read is not ours. */
+#include "api/guard.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "api/problem.h"
+#include "api/reply.h"
+#include "api/request.h"
+#include "api/server.h"
+
+#define ADDRESSES_FRESH_MS 10000
+#define ADDRESSES_RETRY_MS 1000 /* a name that is not ours may ask again only so often */
+#define HOST_NAME_MAX_LENGTH 255
+
+int guard_open(struct guard *guard, const struct config *config, struct error *err)
+{
+	*guard = (struct guard){ .config = config };
+	if (config->listen.n == 0 || config->open)
+		return 0;
+	if (config->token_file == NULL)
+		return error_set(err, -EINVAL,
+			"listen: needs token_file: FILE, so that not everybody on the network may stop services; "
+			"or say open: true");
+	guard->needs_token = true;
+	return token_open(&guard->token, config->token_file, err);
+}
+
+void guard_finish(struct guard *guard)
+{
+	if (guard->addresses != NULL)
+		freeifaddrs(guard->addresses);
+	guard->addresses = NULL;
+	explicit_bzero(&guard->token, sizeof(guard->token));
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void refresh_addresses(struct guard *guard, uint64_t older_than_ms)
+{
+	uint64_t now = now_ms();
+	if (guard->addresses != NULL && now - guard->addresses_ms < older_than_ms)
+		return;
+	struct ifaddrs *addresses;
+	if (getifaddrs(&addresses) < 0)
+		return;
+	if (guard->addresses != NULL)
+		freeifaddrs(guard->addresses);
+	guard->addresses = addresses;
+	guard->addresses_ms = now;
+}
+
+/* An IPv4 or IPv6 address; IPv4 within IPv6 is IPv4. */
+struct address {
+	int family;
+	unsigned char bytes[16];
+};
+
+static void unwrap_v4(struct address *address)
+{
+	static const unsigned char prefix[12] = { [10] = 0xff, [11] = 0xff };
+	if (address->family == AF_INET6 && memcmp(address->bytes, prefix, sizeof(prefix)) == 0) {
+		memmove(address->bytes, address->bytes + 12, 4);
+		address->family = AF_INET;
+	}
+}
+
+static bool parse_address(const char *text, struct address *ret_address)
+{
+	ret_address->family = inet_pton(AF_INET, text, ret_address->bytes) == 1 ? AF_INET :
+			      inet_pton(AF_INET6, text, ret_address->bytes) == 1 ? AF_INET6 :
+										   AF_UNSPEC;
+	unwrap_v4(ret_address);
+	return ret_address->family != AF_UNSPEC;
+}
+
+static bool is_loopback(const struct address *address)
+{
+	if (address->family == AF_INET)
+		return address->bytes[0] == 127;
+	return memcmp(address->bytes, &in6addr_loopback, 16) == 0;
+}
+
+static bool is_interface(const struct guard *guard, const struct address *address)
+{
+	for (const struct ifaddrs *i = guard->addresses; i != NULL; i = i->ifa_next) {
+		if (i->ifa_addr == NULL || i->ifa_addr->sa_family != address->family)
+			continue;
+		const void *bytes = address->family == AF_INET ?
+					    (const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr :
+					    (const void *)&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr;
+		if (memcmp(bytes, address->bytes, address->family == AF_INET ? 4 : 16) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_own_address(struct guard *guard, const struct address *address)
+{
+	if (is_loopback(address))
+		return true;
+	refresh_addresses(guard, ADDRESSES_FRESH_MS);
+	if (is_interface(guard, address))
+		return true;
+	refresh_addresses(guard, ADDRESSES_RETRY_MS);
+	return is_interface(guard, address);
+}
+
+static bool ends_with(const char *name, const char *ending)
+{
+	size_t length = strlen(name), tail = strlen(ending);
+	return length > tail && strcasecmp(name + length - tail, ending) == 0;
+}
+
+static bool is_own_name(const struct guard *guard, const char *name)
+{
+	if (strcasecmp(name, "localhost") == 0 || ends_with(name, ".localhost") || ends_with(name, ".internal"))
+		return true;
+	for (size_t i = 0; i < guard->config->allowed_hosts.n; i++)
+		if (strcasecmp(guard->config->allowed_hosts.items[i], name) == 0)
+			return true;
+	return false;
+}
+
+static bool is_port(const char *text)
+{
+	return *text == 0 || (*text == ':' && strspn(text + 1, "0123456789") == strlen(text + 1) && strlen(text) <= 6);
+}
+
+/* "name", "name:port" or "[v6]:port" without the port and the brackets. */
+static bool cut_port(const char *host, char *name, size_t size)
+{
+	size_t length = strcspn(host, host[0] == '[' ? "]" : ":");
+	const char *rest = host + length;
+	if (host[0] == '[') {
+		if (*rest != ']')
+			return false;
+		host++;
+		length--;
+		rest++;
+	}
+	if (length == 0 || length >= size || !is_port(rest))
+		return false;
+	memcpy(name, host, length);
+	name[length] = 0;
+	if (length > 1 && name[length - 1] == '.')
+		name[length - 1] = 0; /* the root of the name tree, said explicitly */
+	return true;
+}
+
+static bool is_name(const char *name)
+{
+	for (const char *c = name; *c != 0; c++)
+		if (!isalnum((unsigned char)*c) && strchr("-_.", *c) == NULL)
+			return false;
+	return true;
+}
+
+bool guard_host_is_ours(struct guard *guard, const char *host)
+{
+	char name[HOST_NAME_MAX_LENGTH + 1];
+	struct address address;
+	if (!cut_port(host, name, sizeof(name)))
+		return false;
+	if (parse_address(name, &address))
+		return is_own_address(guard, &address);
+	return host[0] != '[' && is_name(name) && is_own_name(guard, name);
+}
+
+bool guard_origin_is_ours(struct guard *guard, const char *origin)
+{
+	static const char *const schemes[] = { "http://", "https://" };
+	for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+		if (strncasecmp(origin, schemes[i], strlen(schemes[i])) == 0)
+			return guard_host_is_ours(guard, origin + strlen(schemes[i]));
+	return false;
+}
+
+static bool admits_host(struct guard *guard, struct request *request)
+{
+	const char *host = request->headers.host;
+	if (host != NULL && guard_host_is_ours(guard, host))
+		return true;
+	reply_problem(request, "wrong_host", NULL,
+		"the Host `%.128s` is not a name of this machine; call it by its address, or add the name to allowed_hosts",
+		host != NULL ? host : "");
+	return false;
+}
+
+static bool admits_origin(struct guard *guard, struct request *request)
+{
+	const char *origin = request->headers.origin;
+	if (origin == NULL || guard_origin_is_ours(guard, origin))
+		return true;
+	reply_problem(request, "wrong_origin", NULL,
+		"web pages of `%.128s` may not call gpumgr; add its host to allowed_hosts to let them", origin);
+	return false;
+}
+
+static bool admits_token(struct guard *guard, struct request *request)
+{
+	if (!guard->needs_token || token_matches(&guard->token, request->headers.authorization))
+		return true;
+	reply_problem(request, "unauthorized", NULL,
+		"%s; send `Authorization: Bearer TOKEN` with the token of token_file (GPUMGR_TOKEN or GPUMGR_TOKEN_FILE "
+		"for the command line)",
+		request->headers.authorization == NULL ? "no token was sent" : "the token is not the right one");
+	reply_header(request, "WWW-Authenticate", "Bearer realm=\"gpumgr\"");
+	return false;
+}
+
+bool guard_admits(struct guard *guard, struct request *request)
+{
+	if (request->client->listener->is_unix)
+		return admits_origin(guard, request);
+	return admits_host(guard, request) && admits_origin(guard, request) && admits_token(guard, request);
+}

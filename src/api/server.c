@@ -1,0 +1,559 @@
+/*
+ * libmicrohttpd in the daemon's loop: its epoll descriptor on a uv_poll, requests in, answers out. What a request
+ * means is no business of this file. How the library behaves where its manual is silent (seen in 0.9.75):
+ *
+ * - An answer that is queued before the request is complete closes the connection, so all but refusals of requests
+ *   with a body wait for the last call of the handler.
+ * - A suspended connection is not looked at at all (watch.h), and stopping with one aborts the process.
+ * - A resumed connection calls the handler again.
+ */
+#include "api/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "api/action.h"
+#include "api/problem.h"
+#include "api/reply.h"
+#include "api/request.h"
+#include "api/routes.h"
+#include "api/stream.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define POOL_BYTES (24 * 1024) /* of a connection: its headers must fit */
+#define BODY_DISCARD_MAX (1024 * 1024) /* what a client may go on sending before it is cut off */
+#define RUNS_MAX 8 /* in a row, before others get a turn */
+#define FDS_KEPT 512 /* for everything but connections */
+#define CLOSING_RUNS_MAX 64
+
+/* Freeing: after the last handle. */
+
+static void api_free(struct api *api)
+{
+	guard_finish(&api->guard);
+	ring_destroy(api->ring);
+	free(api);
+}
+
+void api_handle_opened(struct api *api)
+{
+	api->n_handles++;
+}
+
+void api_handle_closed(struct api *api)
+{
+	if (--api->n_handles == 0 && api->closing)
+		api_free(api);
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+	api_handle_closed(handle->data);
+}
+
+void api_close_handle(struct api *api, uv_handle_t *handle)
+{
+	handle->data = api;
+	uv_close(handle, handle_closed);
+}
+
+/* The loop. */
+
+static void handle_run_again(uv_timer_t *timer);
+
+static void run(struct listener *listener)
+{
+	unsigned long long timeout = 1;
+	for (unsigned i = 0; i < RUNS_MAX; i++) {
+		MHD_run(listener->daemon);
+		if (MHD_get_timeout(listener->daemon, &timeout) != MHD_YES || timeout != 0)
+			return;
+	}
+	uv_timer_start(&listener->timer, handle_run_again, 0, 0);
+}
+
+static void handle_run_again(uv_timer_t *timer)
+{
+	run(timer->data);
+}
+
+static void handle_ready(uv_poll_t *poll, int status, int events)
+{
+	(void)status;
+	(void)events;
+	run(poll->data);
+}
+
+void api_resume(struct request *request)
+{
+	MHD_resume_connection(request->connection);
+}
+
+/* Connections. */
+
+static void cut_off(int fd)
+{
+	shutdown(fd, SHUT_RDWR);
+}
+
+static void handle_deadline(struct deadline *deadline)
+{
+	struct client *client = (struct client *)((char *)deadline - offsetof(struct client, deadline));
+	log_debug("a client was too slow and is cut off");
+	cut_off(client->fd);
+}
+
+static void read_peer(struct client *client)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	if (!client->listener->is_unix || getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return;
+	client->has_peer = true;
+	client->uid = peer.uid;
+	client->pid = peer.pid;
+}
+
+static void client_begin(struct listener *listener, struct MHD_Connection *connection, void **socket_context)
+{
+	struct api *api = listener->api;
+	int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+	struct client *client = calloc(1, sizeof(*client));
+	*socket_context = client;
+	if (client == NULL) {
+		cut_off(fd);
+		return;
+	}
+	*client = (struct client){ .api = api, .listener = listener, .fd = fd, .deadline.kind = DEADLINE_NONE };
+	api->n_connections++;
+	deadline_set(&api->deadlines, &client->deadline, DEADLINE_RECEIVE);
+	read_peer(client);
+	if (api->n_connections > api->connections_max) {
+		log_debug("there are %u connections; one more is cut off", api->connections_max);
+		cut_off(fd);
+	}
+}
+
+static void handle_connection(void *context, struct MHD_Connection *connection, void **socket_context,
+	enum MHD_ConnectionNotificationCode code)
+{
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		client_begin(context, connection, socket_context);
+		return;
+	}
+	struct client *client = *socket_context;
+	if (client == NULL)
+		return;
+	client->api->n_connections--;
+	deadline_set(&client->api->deadlines, &client->deadline, DEADLINE_NONE);
+	free(client);
+	*socket_context = NULL;
+}
+
+/* Requests. */
+
+static void *handle_target(void *context, const char *target, struct MHD_Connection *connection)
+{
+	struct listener *listener = context;
+	struct client *client =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+	if (client == NULL)
+		return NULL;
+	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_RECEIVE);
+	return request_new(listener->api, client, connection, target);
+}
+
+static void handle_completed(
+	void *context, struct MHD_Connection *connection, void **request_context, enum MHD_RequestTerminationCode code)
+{
+	struct listener *listener = context;
+	struct request *request = *request_context;
+	(void)connection;
+	(void)code;
+	*request_context = NULL;
+	if (request == NULL)
+		return;
+	struct client *client = request->client;
+	if (request->ticket != 0 && !listener->api->closing)
+		action_withdraw(request);
+	request_free(request);
+	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_IDLE);
+}
+
+static void log_request(const struct request *request)
+{
+	char title[256];
+	const struct client *client = request->client;
+	enum log_level level = strcmp(request->method, "POST") == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+	request_title(request, title, sizeof(title));
+	if (client->has_peer)
+		log_line(level, "uid %u (pid %d): %s", (unsigned)client->uid, (int)client->pid, title);
+	else
+		log_line(level, "TCP client: %s", title);
+}
+
+static bool framing_is_sane(struct request *request)
+{
+	const struct headers *headers = &request->headers;
+	if (headers->repeated) {
+		reply_problem(request, "bad_request", NULL, "a header that may come only once came twice");
+		return false;
+	}
+	if (headers->transfer_encoding != NULL &&
+		(strcasecmp(headers->transfer_encoding, "chunked") != 0 || headers->content_length != NULL)) {
+		reply_problem(request, "bad_request", NULL,
+			"Transfer-Encoding must be `chunked`, alone and without Content-Length");
+		return false;
+	}
+	return true;
+}
+
+static bool body_fits(struct request *request)
+{
+	const char *length = request->headers.content_length;
+	if (length == NULL || strtoull(length, NULL, 10) <= API_BODY_MAX)
+		return true;
+	reply_problem(request, "too_large", NULL, "a body may have %d bytes", API_BODY_MAX);
+	return false;
+}
+
+/* Whatever can be refused by the headers alone. */
+static void check_headers(struct request *request)
+{
+	if (!framing_is_sane(request) || !guard_admits(&request->api->guard, request))
+		return;
+	if (request->target_bad) {
+		reply_problem(request, "bad_request", NULL,
+			"the path must begin with `/`, have at most %d segments, whole %%-escapes, and no encoded `/` or "
+			"control characters",
+			SEGMENTS_MAX);
+		return;
+	}
+	if (route_find(request))
+		body_fits(request);
+}
+
+static bool has_json_type(const struct request *request)
+{
+	static const char json[] = "application/json";
+	const char *type = request->headers.content_type;
+	return type != NULL && strncasecmp(type, json, strlen(json)) == 0 && strchr("; \t", type[strlen(json)]) != NULL;
+}
+
+static bool read_parameters(struct request *request)
+{
+	struct error err = { 0 };
+	const struct route *route = request->route;
+	if (request->body_discarded > 0) {
+		reply_problem(request, "too_large", NULL, "a body may have %d bytes", API_BODY_MAX);
+		return false;
+	}
+	if (route->flags & ROUTE_ANY_BODY)
+		return true;
+	if (request->body_length > 0 && strcmp(route->method, "POST") != 0) {
+		reply_problem(request, "bad_request", NULL, "%s takes no body; use the query", request->method);
+		return false;
+	}
+	if (request->body_length > 0 && !has_json_type(request)) {
+		reply_problem(request, "unsupported_media_type", NULL,
+			"the body must be JSON and say so: `Content-Type: application/json`");
+		return false;
+	}
+	int r = parameters_read_query(&request->parameters, route->parameters, request->query, &err);
+	if (r == 0)
+		r = parameters_read_body(
+			&request->parameters, route->parameters, request->body, request->body_length, &err);
+	if (r == -EINVAL)
+		reply_problem(request, "bad_request", NULL, "%s", err.message);
+	return r == 0;
+}
+
+static enum MHD_Result send_answer(struct request *request)
+{
+	struct api *api = request->api;
+	struct MHD_Response *response = TAKE_PTR(request->response);
+	if (response == NULL)
+		return MHD_NO;
+	deadline_set(&api->deadlines, &request->client->deadline,
+		request->stream != NULL ? DEADLINE_NONE : DEADLINE_SEND);
+	request->stage = REQUEST_ANSWERED;
+	metrics_count_answer(&api->metrics, request->status);
+	enum MHD_Result result = MHD_queue_response(request->connection, request->status, response);
+	if (!request->response_is_shared)
+		MHD_destroy_response(response);
+	return result;
+}
+
+/* The headers are there. A refusal of a request that has a body goes out at once, and the body is not read. */
+static enum MHD_Result begin(struct request *request, const char *method)
+{
+	request->method = method;
+	request->is_head = strcmp(method, "HEAD") == 0;
+	request->stage = REQUEST_RECEIVING;
+	request_read_headers(request);
+	log_request(request);
+	check_headers(request);
+	return request->response != NULL && request_has_body(request) ? send_answer(request) : MHD_YES;
+}
+
+static enum MHD_Result receive(struct request *request, const char *data, size_t *size)
+{
+	int r = request_add_body(request, data, *size);
+	*size = 0;
+	return r == -ENOMEM || request->body_discarded > BODY_DISCARD_MAX ? MHD_NO : MHD_YES;
+}
+
+/* The request is complete. */
+static enum MHD_Result answer(struct request *request)
+{
+	if (request->api->closing)
+		reply_problem(request, "shutting_down", NULL, "gpumgrd is shutting down; try again when it is back");
+	else if (request->response == NULL && read_parameters(request))
+		request->route->handle(request);
+	if (request->stage != REQUEST_WAITING)
+		return send_answer(request);
+	deadline_set(&request->api->deadlines, &request->client->deadline, DEADLINE_NONE);
+	MHD_suspend_connection(request->connection);
+	return MHD_YES;
+}
+
+static enum MHD_Result go_on(struct request *request)
+{
+	if (request->gone)
+		return MHD_NO;
+	if (request->response != NULL)
+		return send_answer(request);
+	if (request->ticket == 0)
+		return MHD_NO; /* no memory for its answer */
+	MHD_suspend_connection(request->connection);
+	return MHD_YES;
+}
+
+static enum MHD_Result handle_request(void *context, struct MHD_Connection *connection, const char *url,
+	const char *method, const char *version, const char *data, size_t *size, void **request_context)
+{
+	struct request *request = *request_context;
+	(void)context;
+	(void)connection;
+	(void)url;
+	(void)version;
+	if (request == NULL)
+		return MHD_NO;
+	switch (request->stage) {
+	case REQUEST_NEW:
+		return begin(request, method);
+	case REQUEST_RECEIVING:
+		return *size > 0 ? receive(request, data, size) : answer(request);
+	case REQUEST_WAITING:
+		return go_on(request);
+	case REQUEST_ANSWERED:
+		break;
+	}
+	*size = 0;
+	return MHD_YES;
+}
+
+static void handle_library_log(void *context, const char *format, va_list args)
+{
+	char line[512];
+	(void)context;
+	vsnprintf(line, sizeof(line), format, args);
+	log_debug("libmicrohttpd: %s", line);
+}
+
+/* Setting up. */
+
+static int listener_open(struct api *api, int fd, struct error *err)
+{
+	struct listener *listener = &api->listeners[api->n_listeners];
+	*listener = (struct listener){ .api = api, .is_unix = listen_is_unix(fd), .port = listen_port(fd) };
+	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+		handle_request, listener, MHD_OPTION_EXTERNAL_LOGGER, handle_library_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+		fd, MHD_OPTION_CONNECTION_LIMIT, api->connections_max + 16, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)POOL_BYTES, MHD_OPTION_URI_LOG_CALLBACK, handle_target, listener, MHD_OPTION_NOTIFY_COMPLETED,
+		handle_completed, listener, MHD_OPTION_NOTIFY_CONNECTION, handle_connection, listener,
+		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+	if (listener->daemon == NULL) {
+		close(fd);
+		return error_set(err, -ENOMEM, "the HTTP server cannot be started: %s", strerror(errno));
+	}
+	api->n_listeners++;
+	int epoll_fd = MHD_get_daemon_info(listener->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+	uv_timer_init(api->loop, &listener->timer);
+	listener->timer.data = listener;
+	api_handle_opened(api);
+	int r = uv_poll_init(api->loop, &listener->poll, epoll_fd);
+	if (r < 0)
+		return error_set(err, r, "the HTTP server cannot be watched: %s", uv_strerror(r));
+	listener->poll.data = listener;
+	api_handle_opened(api);
+	uv_poll_start(&listener->poll, UV_READABLE, handle_ready);
+	/* Not now: nothing may be asked of the host before api_create() returned. */
+	uv_timer_start(&listener->timer, handle_run_again, 0, 0);
+	return 0;
+}
+
+/* Every connection takes a descriptor; the limit that the shell left is for other kinds of programs. */
+static unsigned raise_fd_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 256;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_cur >= API_CONNECTIONS_MAX + FDS_KEPT)
+		return API_CONNECTIONS_MAX;
+	unsigned most = limit.rlim_cur > FDS_KEPT * 2 ? (unsigned)limit.rlim_cur - FDS_KEPT : (unsigned)limit.rlim_cur / 2;
+	log_warning("only %u connections at a time: the limit of open files (RLIMIT_NOFILE) is %llu", most,
+		(unsigned long long)limit.rlim_cur);
+	return most;
+}
+
+static int open_unix(struct api *api, const struct api_options *options, struct error *err)
+{
+	const struct unix_options how = {
+		.path = options->socket_path,
+		.mode = options->socket_mode,
+		.group = options->socket_group,
+		.group_required = options->socket_group_required,
+	};
+	int fd = listen_unix(&how, &api->unix_socket, err);
+	return fd < 0 ? fd : listener_open(api, fd, err);
+}
+
+static int open_tcp(struct api *api, struct error *err)
+{
+	const struct string_list *addresses = &api->host->config->listen;
+	for (size_t i = 0; i < addresses->n; i++) {
+		if (api->n_listeners == LISTEN_MAX - 1)
+			return error_set(err, -E2BIG, "listen: at most %d addresses", LISTEN_MAX - 1);
+		int fd = listen_tcp(addresses->items[i], err);
+		int r = fd < 0 ? fd : listener_open(api, fd, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* A supervisor's socket: the Unix socket where it is one, else one more TCP address. */
+static int adopt_socket(struct api *api, int fd, struct error *err)
+{
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return error_set(err, -errno, "the socket that was handed over cannot be used: %s", strerror(errno));
+	return listener_open(api, fd, err);
+}
+
+/* TCP first: the Unix socket is what says that the daemon is there. */
+static int open_sockets(struct api *api, const struct api_options *options, struct error *err)
+{
+	int r = open_tcp(api, err);
+	if (r == 0 && options->listen_fd >= 0)
+		r = adopt_socket(api, options->listen_fd, err);
+	if (r == 0 && (options->listen_fd < 0 || !listen_is_unix(options->listen_fd)))
+		r = open_unix(api, options, err);
+	return r;
+}
+
+static uint64_t wall_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void open_timers(struct api *api)
+{
+	deadlines_init(&api->deadlines, api->loop, handle_deadline);
+	for (size_t i = 0; i < DEADLINE_KINDS; i++)
+		api_handle_opened(api);
+	uv_timer_init(api->loop, &api->ping_timer);
+	api_handle_opened(api);
+	uv_timer_init(api->loop, &api->log_timer);
+	api_handle_opened(api);
+}
+
+int api_create(uv_loop_t *loop, const struct api_host *host, const struct api_options *options, struct api **ret_api,
+	struct error *err)
+{
+	struct api *api = calloc(1, sizeof(*api));
+	if (api == NULL)
+		return error_set(err, -ENOMEM, "no memory for the HTTP API");
+	api->loop = loop;
+	api->host = host;
+	LIST_INIT(&api->streams);
+	api->ring = ring_create(wall_ms());
+	int r = api->ring == NULL ? error_set(err, -ENOMEM, "no memory for the HTTP API") :
+				    guard_open(&api->guard, host->config, err);
+	if (r < 0) {
+		api_free(api);
+		return r;
+	}
+	api->connections_max = raise_fd_limit();
+	open_timers(api);
+	r = open_sockets(api, options, err);
+	if (r < 0) {
+		api_destroy(api);
+		return r;
+	}
+	*ret_api = api;
+	return 0;
+}
+
+unsigned api_port(const struct api *api, size_t index)
+{
+	for (size_t i = 0; i < api->n_listeners; i++)
+		if (!api->listeners[i].is_unix && index-- == 0)
+			return api->listeners[i].port;
+	return 0;
+}
+
+/* Ending. */
+
+/* Lets libmicrohttpd send what was answered last; what a client does not take at once is lost. */
+static void flush(struct listener *listener)
+{
+	unsigned long long timeout;
+	for (unsigned i = 0; i < CLOSING_RUNS_MAX; i++) {
+		MHD_run(listener->daemon);
+		if (MHD_get_timeout(listener->daemon, &timeout) != MHD_YES)
+			return;
+	}
+}
+
+static void listener_close(struct listener *listener)
+{
+	struct api *api = listener->api;
+	flush(listener);
+	api_close_handle(api, (uv_handle_t *)&listener->timer);
+	if (listener->poll.data != NULL)
+		api_close_handle(api, (uv_handle_t *)&listener->poll);
+	MHD_stop_daemon(listener->daemon); /* closes the listening socket, too */
+}
+
+struct api *api_destroy(struct api *api)
+{
+	if (api == NULL)
+		return NULL;
+	listen_unix_remove(&api->unix_socket);
+	action_end_all(api);
+	stream_end_all(api);
+	api->closing = true;
+	for (size_t i = 0; i < api->n_listeners; i++)
+		listener_close(&api->listeners[i]);
+	if (api->status_cache.response != NULL)
+		MHD_destroy_response(api->status_cache.response);
+	for (size_t i = 0; i < DEADLINE_KINDS; i++)
+		api_close_handle(api, (uv_handle_t *)&api->deadlines.queues[i].timer);
+	api_close_handle(api, (uv_handle_t *)&api->ping_timer);
+	api_close_handle(api, (uv_handle_t *)&api->log_timer);
+	return NULL;
+}

@@ -1,0 +1,89 @@
+/*
+ * The inside of the API, shared by the files of this folder and by nobody else.
+ *
+ * Life of a request: server.c gets it from libmicrohttpd, guard.c lets it in, routes.c finds its row, parameters.c
+ * reads what came with it, a handler answers (reply.h), submits (action.h) or opens a stream (stream.h).
+ */
+#pragma once
+
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <uv.h>
+
+#include "api/api.h"
+#include "api/deadline.h"
+#include "api/guard.h"
+#include "api/listen.h"
+#include "api/metrics.h"
+#include "api/ring.h"
+#include "api/tickets.h"
+
+#define API_CONNECTIONS_MAX 12000
+#define API_WAITING_MAX 10000
+#define API_STREAMS_MAX 256
+#define API_BODY_MAX (64 * 1024)
+
+struct request;
+struct stream;
+
+/* One listening socket with the libmicrohttpd daemon that serves it. */
+struct listener {
+	struct api *api;
+	struct MHD_Daemon *daemon;
+	bool is_unix;
+	unsigned port; /* TCP */
+	uv_poll_t poll; /* its epoll descriptor */
+	uv_timer_t timer; /* it wants to run again at once */
+};
+
+/* One connection. */
+struct client {
+	struct api *api;
+	struct listener *listener;
+	int fd;
+	struct deadline deadline;
+	bool has_peer; /* Unix socket: who it is */
+	uid_t uid;
+	pid_t pid;
+};
+
+/* The rendered status page, good for one version and one second. */
+struct status_cache {
+	struct MHD_Response *response;
+	uint64_t version;
+	int64_t second;
+};
+
+struct api {
+	uv_loop_t *loop;
+	const struct api_host *host;
+	bool open; /* everything was set up */
+	bool closing;
+	unsigned n_handles; /* handles of libuv that are not closed yet */
+	size_t n_listeners;
+	struct listener listeners[LISTEN_MAX];
+	struct unix_socket unix_socket;
+	struct guard guard;
+	struct deadlines deadlines;
+	unsigned n_connections;
+	unsigned connections_max;
+	struct tickets tickets;
+	struct ring *ring;
+	LIST_HEAD(, stream) streams;
+	unsigned n_streams;
+	uv_timer_t ping_timer;
+	uv_timer_t log_timer; /* followers of logs look for more */
+	struct status_cache status_cache;
+	struct metrics metrics;
+};
+
+/* A handle of libuv was set up, or is to be closed: the API is freed after the last one. */
+void api_handle_opened(struct api *api);
+void api_close_handle(struct api *api, uv_handle_t *handle);
+void api_handle_closed(struct api *api);
+
+/* Hands the connection back to libmicrohttpd. */
+void api_resume(struct request *request);
