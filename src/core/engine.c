@@ -84,7 +84,7 @@ int engine_create(const struct engine_config *config, struct engine **ret_engine
 static void free_requests(struct request **list, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		request_free(list[i]);
+		queue_free_request(list[i]);
 	free(list);
 }
 

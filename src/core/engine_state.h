@@ -207,7 +207,7 @@ uint64_t queue_deadline(const struct engine *engine);
 /* The record is final: answers everybody who asked and keeps it for a while. */
 void queue_finish(struct engine *engine, struct request *request, enum transition_state state, enum outcome outcome);
 void queue_trim_archive(struct engine *engine);
-struct request *request_free(struct request *request);
+struct request *queue_free_request(struct request *request);
 
 /* Tells what became of the request: queued, parked, running or ended. */
-void request_publish(struct engine *engine, const struct request *request);
+void queue_publish(struct engine *engine, const struct request *request);

@@ -12,7 +12,7 @@
 
 /* ---- requests and their lists ---- */
 
-struct request *request_free(struct request *request)
+struct request *queue_free_request(struct request *request)
 {
 	if (request == NULL)
 		return NULL;
@@ -56,7 +56,7 @@ void queue_trim_archive(struct engine *engine)
 		return;
 	size_t n = engine->n_archive - ARCHIVE_MAX;
 	for (size_t i = 0; i < n; i++)
-		request_free(engine->archive[i]);
+		queue_free_request(engine->archive[i]);
 	memmove(engine->archive, engine->archive + n, ARCHIVE_MAX * sizeof(engine->archive[0]));
 	engine->n_archive = ARCHIVE_MAX;
 }
@@ -66,7 +66,7 @@ static bool is_waiting(const struct request *request)
 	return request->record.state == TRANSITION_QUEUED || request->record.state == TRANSITION_PARKED;
 }
 
-void request_publish(struct engine *engine, const struct request *request)
+void queue_publish(struct engine *engine, const struct request *request)
 {
 	char name[96];
 	const struct transition *record = &request->record;
@@ -169,7 +169,7 @@ void queue_finish(struct engine *engine, struct request *request, enum transitio
 	record->ended_ms = engine->now_ms;
 	engine->archive[engine->n_archive++] = request;
 	engine->version++;
-	request_publish(engine, request);
+	queue_publish(engine, request);
 	answer_tickets(engine, request, DEADLINE_NONE, outcome);
 }
 
@@ -389,7 +389,7 @@ static void set_waiting(
 		return;
 	snprintf(record->detail, sizeof(record->detail), "%s", why);
 	engine->version++;
-	request_publish(engine, request);
+	queue_publish(engine, request);
 }
 
 /* "waits for transition 7 (phase 4 (video))": the first that holds one of these GPUs. */

@@ -426,6 +426,6 @@ int transition_adopt(struct engine *engine, struct request *request, struct plan
 	engine->running[engine->n_running++] = request;
 	claim_services(engine, request);
 	engine->version++;
-	request_publish(engine, request);
+	queue_publish(engine, request);
 	return 0;
 }
