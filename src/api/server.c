@@ -94,7 +94,9 @@ static void handle_ready(uv_poll_t *poll, int status, int events)
 
 void api_resume(struct request *request)
 {
+	/* Without a thread of its own the library takes note of it only when it runs, and nothing else may make it run soon. */
 	MHD_resume_connection(request->connection);
+	uv_timer_start(&request->client->listener->timer, handle_run_again, 0, 0);
 }
 
 /* Connections. */
@@ -163,8 +165,7 @@ static void handle_connection(void *context, struct MHD_Connection *connection, 
 static void *handle_target(void *context, const char *target, struct MHD_Connection *connection)
 {
 	struct listener *listener = context;
-	struct client *client =
-		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+	struct client *client = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 	if (client == NULL)
 		return NULL;
 	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_RECEIVE);
@@ -232,7 +233,8 @@ static void check_headers(struct request *request)
 		return;
 	if (request->target_bad) {
 		reply_problem(request, "bad_request", NULL,
-			"the path must begin with `/`, have at most %d segments, whole %%-escapes, and no encoded `/` or "
+			"the path must begin with `/`, have at most %d segments, whole %%-escapes, and no encoded `/` "
+			"or "
 			"control characters",
 			SEGMENTS_MAX);
 		return;
@@ -282,8 +284,8 @@ static enum MHD_Result send_answer(struct request *request)
 	struct MHD_Response *response = TAKE_PTR(request->response);
 	if (response == NULL)
 		return MHD_NO;
-	deadline_set(&api->deadlines, &request->client->deadline,
-		request->stream != NULL ? DEADLINE_NONE : DEADLINE_SEND);
+	deadline_set(
+		&api->deadlines, &request->client->deadline, request->stream != NULL ? DEADLINE_NONE : DEADLINE_SEND);
 	request->stage = REQUEST_ANSWERED;
 	metrics_count_answer(&api->metrics, request->status);
 	enum MHD_Result result = MHD_queue_response(request->connection, request->status, response);
@@ -376,11 +378,11 @@ static int listener_open(struct api *api, int fd, struct error *err)
 	struct listener *listener = &api->listeners[api->n_listeners];
 	*listener = (struct listener){ .api = api, .is_unix = listen_is_unix(fd), .port = listen_port(fd) };
 	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-		handle_request, listener, MHD_OPTION_EXTERNAL_LOGGER, handle_library_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-		fd, MHD_OPTION_CONNECTION_LIMIT, api->connections_max + 16, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t)POOL_BYTES, MHD_OPTION_URI_LOG_CALLBACK, handle_target, listener, MHD_OPTION_NOTIFY_COMPLETED,
-		handle_completed, listener, MHD_OPTION_NOTIFY_CONNECTION, handle_connection, listener,
-		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+		handle_request, listener, MHD_OPTION_EXTERNAL_LOGGER, handle_library_log, NULL,
+		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, api->connections_max + 16,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_URI_LOG_CALLBACK, handle_target,
+		listener, MHD_OPTION_NOTIFY_COMPLETED, handle_completed, listener, MHD_OPTION_NOTIFY_CONNECTION,
+		handle_connection, listener, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 	if (listener->daemon == NULL) {
 		close(fd);
 		return error_set(err, -ENOMEM, "the HTTP server cannot be started: %s", strerror(errno));
@@ -412,7 +414,8 @@ static unsigned raise_fd_limit(void)
 	getrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_cur >= API_CONNECTIONS_MAX + FDS_KEPT)
 		return API_CONNECTIONS_MAX;
-	unsigned most = limit.rlim_cur > FDS_KEPT * 2 ? (unsigned)limit.rlim_cur - FDS_KEPT : (unsigned)limit.rlim_cur / 2;
+	unsigned most =
+		limit.rlim_cur > FDS_KEPT * 2 ? (unsigned)limit.rlim_cur - FDS_KEPT : (unsigned)limit.rlim_cur / 2;
 	log_warning("only %u connections at a time: the limit of open files (RLIMIT_NOFILE) is %llu", most,
 		(unsigned long long)limit.rlim_cur);
 	return most;
@@ -491,8 +494,8 @@ int api_create(uv_loop_t *loop, const struct api_host *host, const struct api_op
 	api->host = host;
 	LIST_INIT(&api->streams);
 	api->ring = ring_create(wall_ms());
-	int r = api->ring == NULL ? error_set(err, -ENOMEM, "no memory for the HTTP API") :
-				    guard_open(&api->guard, host->config, err);
+	int r = api->ring == NULL ? error_set(err, -ENOMEM, "no memory for the HTTP API")
+				  : guard_open(&api->guard, host->config, err);
 	if (r < 0) {
 		api_free(api);
 		return r;
