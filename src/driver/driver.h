@@ -33,6 +33,16 @@ struct driver_listener {
 	void (*handle_gone)(void *context, size_t service, uint64_t run, const char *text);
 	/* stop() cannot be carried out; nothing was signalled. */
 	void (*handle_stop_refused)(void *context, size_t service, uint64_t run, const char *text);
+	/* May be NULL. The main process is another one now: a command of type `forking` has put itself into the
+	 * background. */
+	void (*handle_main_pid)(void *context, size_t service, uint64_t run, pid_t pid);
+};
+
+/* What to do without, as on a host that lacks it: for tests. */
+enum driver_without {
+	DRIVER_WITHOUT_CGROUP = 1 << 0, /* nothing below /sys/fs/cgroup may be written */
+	DRIVER_WITHOUT_CGROUP_KILL = 1 << 1, /* Linux before 5.14 */
+	DRIVER_WITHOUT_CLONE3 = 1 << 2, /* Linux before 5.7, or a sandbox that forbids it */
 };
 
 /* What all services of a daemon share. Borrowed for the life of the driver services. */
@@ -41,8 +51,10 @@ struct driver_environment {
 	const struct driver_listener *listener;
 	const char *log_dir; /* exists */
 	const char *state_dir; /* exists */
-	const char *instance; /* short, unique on this host, safe in a path: names the cgroup folder */
+	/* Short, safe in a path, unique on this host, and the same after a restart: names the cgroup folder. */
+	const char *instance;
 	const char *sim_dir; /* NULL, or handed to services as GPUMGR_SIM_DIR */
+	unsigned without; /* enum driver_without, or'ed; normally 0 */
 };
 
 struct driver_service {
@@ -54,11 +66,18 @@ struct driver_ops {
 	const char *name;
 	int (*create)(const struct driver_environment *environment, const struct service_config *config, size_t index,
 		struct driver_service **ret_service, struct error *err);
-	/* Lets go of it without touching what runs. */
+	/* Lets go of it without touching what runs. No report comes any more; the loop must still run to close the
+	 * handles. */
 	void (*destroy)(struct driver_service *service);
-	/* Looks whether it already runs. `healthy`: its health check passed just now, so somebody answers there. */
+	/*
+	 * Looks whether it already runs. `healthy`: its health check passed just now, so somebody answers there. When
+	 * nothing is found any more of what was adopted without a PID, its handle_gone follows.
+	 */
 	void (*find)(struct driver_service *service, bool healthy);
-	/* What find() found is from now on `run`: watch it and report its end. */
+	/*
+	 * What find() found is from now on `run`: watch it and report its end. With pid 0 nobody knows which process it
+	 * is; then its end is seen only by a find() or after a stop().
+	 */
 	void (*adopt)(struct driver_service *service, uint64_t run, pid_t pid);
 	/* `gpu_ids`: what to put into CUDA_VISIBLE_DEVICES, NULL: leave it alone. */
 	void (*start)(struct driver_service *service, uint64_t run, const char *gpu_ids);
@@ -74,3 +93,4 @@ int driver_create(const struct driver_environment *environment, const struct ser
 struct driver_service *driver_destroy(struct driver_service *service);
 
 extern const struct driver_ops process_driver;
+extern const struct driver_ops fake_driver; /* driver_fake.h */

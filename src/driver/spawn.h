@@ -1,0 +1,52 @@
+/*
+ * Starting one process: in a session and, where given, a cgroup of its own, with standard input from /dev/null, output
+ * into the log, no other descriptor, default signals, umask 022 and the right account.
+ *
+ * Nobody waits in here. Whether the program could be executed is told through a pipe that the caller watches.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "driver/command.h"
+
+struct spawn_options {
+	const struct command *command;
+	int output; /* standard output and error */
+	int cgroup_folder; /* -1: none */
+	int cgroup_procs; /* for kernels that cannot start a process in a cgroup; -1: none */
+	bool use_clone3; /* false in tests: as on kernels and sandboxes without it */
+};
+
+struct spawned {
+	pid_t pid;
+	int pidfd;
+	int result; /* becomes readable: spawn_read_result() */
+	bool in_cgroup; /* in the one that was given */
+};
+
+/* What went wrong in the new process before it became the program. */
+enum spawn_step {
+	SPAWN_CGROUP,
+	SPAWN_SESSION,
+	SPAWN_FILES,
+	SPAWN_ACCOUNT,
+	SPAWN_DIRECTORY,
+	SPAWN_EXECUTE,
+};
+
+struct spawn_failure {
+	enum spawn_step step;
+	int error; /* errno */
+};
+
+/* 0: the caller owns both descriptors and must reap the process. Negative errno with a message: nothing was started. */
+int spawn_process(const struct spawn_options *options, struct spawned *ret_spawned, struct error *err);
+
+enum spawn_result { SPAWN_RUNS, SPAWN_FAILED, SPAWN_UNDECIDED };
+enum spawn_result spawn_read_result(int result, struct spawn_failure *ret_failure);
+
+/* Says in words what failed and what would help; returns a negative errno. */
+int spawn_explain(const struct spawn_failure *failure, const struct command *command, struct error *err);
