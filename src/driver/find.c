@@ -58,8 +58,12 @@ static bool find_in_cgroup(const struct process *process, struct found *found)
 	struct cgroup *cgroup = process_cgroup(process);
 	if (cgroup == NULL)
 		return false;
-	if (cgroup_populated(cgroup) > 0 && cgroup_list(cgroup, &list) == 0 && list.n > 0)
+	int populated = cgroup_populated(cgroup);
+	if (populated > 0 && cgroup_list(cgroup, &list) == 0 && list.n > 0)
 		found->in_cgroup = choose_leader(process, &list, found) == 0;
+	/* Left by a daemon that did not see the end; a folder in use cannot be removed. */
+	if (populated == 0 && process->run == NULL)
+		cgroup_remove(cgroup);
 	cgroup_destroy(cgroup);
 	return found->in_cgroup;
 }
@@ -174,6 +178,8 @@ void process_adopt(struct driver_service *service, uint64_t number, pid_t pid)
 	if (pid <= 0)
 		return;
 	int r = pid == process->found.stat.pid ? process_take_found(run, &process->found) : -ESRCH;
-	if (r < 0)
-		process_run_end(run, REPORT_GONE, "ended before it could be watched");
+	if (r == 0)
+		return;
+	run->cgroup = process_cgroup(process);
+	process_run_end(run, REPORT_GONE, "ended before it could be watched");
 }

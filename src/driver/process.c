@@ -55,15 +55,18 @@ static void rotate_log(struct process *process)
 		process->run->log_offset -= process->run->log_offset < removed ? process->run->log_offset : removed;
 }
 
-/* Aligned, so that the ticks of all services share one wake-up. */
+/* Goes on after the end of a run until nothing is left to look after. */
 static void handle_tick(uv_timer_t *timer)
 {
 	struct process *process = timer->data;
 	rotate_log(process);
+	if (orphans_look(&process->orphans, uv_now(timer->loop)) == 0 && process->run == NULL)
+		uv_timer_stop(timer);
 	if (process->run != NULL && process->run->group != NULL)
 		group_check(process->run->group);
 }
 
+/* Aligned, so that the ticks of all services share one wake-up. */
 static void start_tick(struct process *process)
 {
 	uint64_t now = uv_now(process->environment->loop);
@@ -97,7 +100,6 @@ struct run *process_run_create(struct process *process, uint64_t number)
 static void free_run(struct run *run)
 {
 	run->process->run = NULL;
-	uv_timer_stop(&run->process->tick);
 	uv_timer_stop(&run->process->port_timer);
 	fd_watch_destroy(run->result);
 	group_destroy(run->group);

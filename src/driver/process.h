@@ -10,6 +10,7 @@
 #include "driver/endpoint.h"
 #include "driver/fd_watch.h"
 #include "driver/group.h"
+#include "driver/orphans.h"
 #include "driver/report.h"
 #include "driver/spawn.h"
 
@@ -68,6 +69,7 @@ struct process {
 	char *mark, *log_path, *record_path;
 	struct reports reports;
 	uv_timer_t tick; /* the slow look at logs and orphans */
+	struct orphans orphans;
 	uv_timer_t port_timer; /* after a stop_command of a service without identity */
 	uint64_t port_wait_ms;
 	unsigned n_open; /* handles that the loop still holds */
