@@ -1,0 +1,259 @@
+/*
+ * A request that changes something, from its POST to its summary: with live progress, without waiting (--async), or as
+ * JSON. Leaving it with ^C closes the connection, which is how the daemon learns of it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/units.h"
+#include "cli/cli.h"
+#include "cli/progress.h"
+
+/* Set by the signal handler alone. */
+static volatile sig_atomic_t interrupted;
+
+static void handle_interrupt(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+struct live {
+	struct cli *cli;
+	struct progress progress;
+	bool draws; /* in place, on a terminal */
+	size_t n_lines; /* of the picture that stands there now */
+};
+
+int cli_wait_query(struct cli *cli, const char **ret_query)
+{
+	uint64_t ms;
+	const char *text = cli->arguments.values[OPTION_WAIT];
+	*ret_query = NULL;
+	if (text == NULL)
+		return CLI_DONE;
+	if (parse_duration(text, &ms) < 0)
+		return cli_usage(cli, "--wait takes a duration (30s, 5m, or a number of seconds)");
+	*ret_query = cli_format(cli, "wait_s=%" PRIu64 ".%03u", ms / 1000, (unsigned)(ms % 1000));
+	return CLI_DONE;
+}
+
+/* The picture as one write, over the one before. */
+static void draw(struct live *live)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+	if (out == NULL)
+		return;
+	if (live->n_lines > 0)
+		fprintf(out, "\x1b[%zuA", live->n_lines);
+	fputs("\r\x1b[J", out);
+	live->n_lines = progress_draw(&live->progress, out, now_ms(), &live->cli->terminal);
+	if (fclose(out) == 0)
+		fwrite(text, 1, size, stdout);
+	free(text);
+	fflush(stdout);
+}
+
+static void show(struct live *live)
+{
+	if (live->cli->quiet)
+		return;
+	if (live->draws) {
+		draw(live);
+		return;
+	}
+	progress_print_ended(&live->progress, stdout);
+	fflush(stdout);
+}
+
+static bool handle_event(void *context, const struct sse_event *event)
+{
+	struct live *live = context;
+	progress_feed(&live->progress, event->type, event->data, now_ms());
+	show(live);
+	return true;
+}
+
+static bool handle_tick(void *context)
+{
+	struct live *live = context;
+	if (live->draws && !live->cli->quiet)
+		draw(live);
+	return true;
+}
+
+/* "phase 4 (video)": the daemon's answer knows the name as well as the number. */
+static const char *full_name(struct cli *cli, const json_t *body, const char *name)
+{
+	const char *phase = json_words(cli, body, "name");
+	const char *number = json_amount(cli, body, "phase");
+	if (strcmp(number, "-") == 0)
+		return name;
+	if (phase == NULL)
+		return cli_format(cli, "phase %s", number);
+	return cli_format(cli, "phase %s (%s)", number, phase);
+}
+
+static const char *list_words(struct cli *cli, const json_t *array)
+{
+	const char *text = "";
+	size_t i;
+	const json_t *value;
+	json_array_foreach(array, i, value)
+	{
+		json_t *object = json_pack("{s:O}", "x", value);
+		const char *word = json_words(cli, object, "x");
+		json_decref(object);
+		text = cli_format(cli, "%s%s%s", text, i > 0 ? ", " : "", word != NULL ? word : "?");
+	}
+	return text;
+}
+
+/* How it ended, in one line. */
+static void summarise(struct cli *cli, const json_t *body, const char *name)
+{
+	uint64_t ms = 0;
+	char duration[64];
+	json_milliseconds(body, "duration_ms", &ms);
+	format_duration(ms, duration, sizeof(duration));
+	const json_t *stopped = json_object_get(body, "stopped");
+	const char *command = cli->arguments.words[0];
+	const char *service = json_words(cli, body, "service");
+	if (json_is_array(stopped) && json_array_size(stopped) == 0)
+		cli_say(cli, "nothing was running\n");
+	else if (json_is_array(stopped))
+		cli_say(cli, "stopped %s in %s\n", list_words(cli, stopped), duration);
+	else if (service == NULL)
+		cli_say(cli, "%s ready in %s\n", full_name(cli, body, name), duration);
+	else
+		cli_say(cli, "%s %s in %s\n", service,
+			strcmp(command, "stop") == 0              ? "stopped"
+				: strcmp(command, "restart") == 0 ? "restarted, ready"
+								  : "ready",
+			duration);
+}
+
+/* After ^C: what becomes of the request, and then the end that shells expect of an interrupted program. */
+static int leave(struct live *live)
+{
+	const struct progress *progress = &live->progress;
+	if (progress->has_begun)
+		cli_fail(0, "interrupted: %s had begun and goes on; `gpumgr status' shows it", progress->name);
+	else
+		cli_fail(0, "interrupted: %s had not begun and is withdrawn", progress->name);
+	cli_finish_output(CLI_FAILED);
+	signal(SIGINT, SIG_DFL);
+	raise(SIGINT);
+	return CLI_FAILED;
+}
+
+static int conclude(struct live *live)
+{
+	struct progress *progress = &live->progress;
+	if (!progress->has_result)
+		return cli_fail(CLI_FAILED,
+			"the connection ended before %s did; `gpumgr status' shows what became of it", progress->name);
+	show(live);
+	if (progress->status >= 400)
+		return cli_problem_json(live->cli, progress->status, progress->body);
+	summarise(live->cli, progress->body, progress->name);
+	return CLI_DONE;
+}
+
+static int act_live(struct cli *cli, const char *path, const char *name)
+{
+	struct live live = { .cli = cli, .draws = cli->terminal.is_tty };
+	struct client_answer answer = { 0 };
+	struct error err;
+	struct sigaction action = { .sa_handler = handle_interrupt };
+	struct client_request request = {
+		.method = "POST",
+		.path = path,
+		.handle_event = handle_event,
+		.handle_tick = handle_tick,
+		.context = &live,
+		.interrupted = &interrupted,
+	};
+	int status;
+	sigaction(SIGINT, &action, NULL);
+	progress_begin(&live.progress, cli, name, now_ms());
+	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);
+	if (live.progress.has_result)
+		status = conclude(&live);
+	else if (outcome == CLIENT_STOPPED)
+		status = leave(&live);
+	else if (outcome != CLIENT_ANSWERED)
+		status = cli_explain(cli, outcome, &err);
+	else if (answer.streamed)
+		status = conclude(&live);
+	else
+		status = cli_problem(cli, &answer);
+	progress_end(&live.progress);
+	client_answer_finish(&answer);
+	return status;
+}
+
+static int act_async(struct cli *cli, const char *path, const char *name)
+{
+	struct client_answer answer;
+	int status = cli_ask(cli, "POST", path, &answer);
+	if (status != CLI_DONE)
+		return status;
+	const char *state = json_words(cli, answer.json, "state");
+	if (cli->json)
+		cli_print_json(cli, &answer);
+	else
+		cli_say(cli, "%s is transition %s (%s); `gpumgr status' shows it\n", name,
+			json_amount(cli, answer.json, "id"), state != NULL ? state : "accepted");
+	client_answer_finish(&answer);
+	return CLI_DONE;
+}
+
+static int act_json(struct cli *cli, const char *path)
+{
+	struct client_answer answer;
+	int status = cli_ask(cli, "POST", path, &answer);
+	if (status != CLI_DONE)
+		return status;
+	cli_print_json(cli, &answer);
+	client_answer_finish(&answer);
+	return CLI_DONE;
+}
+
+int cli_act(struct cli *cli, const char *path, const char *query, const char *name)
+{
+	const char *wait;
+	bool is_async = is_given(&cli->arguments, OPTION_ASYNC);
+	int status = cli_wait_query(cli, &wait);
+	if (status == CLI_DONE)
+		status = cli_connect(cli);
+	if (status != CLI_DONE)
+		return status;
+	const char *const parts[] = { query, wait, is_async ? "async=1" : NULL };
+	const char *separator = "?";
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (parts[i] == NULL)
+			continue;
+		path = cli_format(cli, "%s%s%s", path, separator, parts[i]);
+		separator = "&";
+	}
+	if (is_async)
+		return act_async(cli, path, name);
+	return cli->json ? act_json(cli, path) : act_live(cli, path, name);
+}

@@ -1,0 +1,11 @@
+/* gpumgr start SVC */
+#include "cli/cli.h"
+#include "cli/text.h"
+
+int cmd_start(struct cli *cli)
+{
+	const char *service = cli_word(cli, 0);
+	char *clean = text_clean(service, false);
+	return cli_act(cli, cli_path(cli, "/gpu/service/", service, "/start"), NULL,
+		cli_format(cli, "start %s", cli_keep(cli, clean)));
+}

@@ -1,0 +1,321 @@
+/* gpumgr status: the status JSON as tables. Shows what the daemon says; works nothing out but ages and bars. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/units.h"
+#include "cli/bar.h"
+#include "cli/cli.h"
+
+#define BAR_WIDTH_MIN 20
+#define BAR_WIDTH_MAX 60
+
+static const struct column gpu_columns[] = {
+	{ "GPU" },
+	{ "TOTAL", true },
+	{ "USED", true },
+	{ "FREE", true },
+	{ "COMMITTED", true, 1 },
+	{ "FOREIGN", true, 2 },
+	{ "ADMISSIBLE", true },
+	{ "TEMP", true, 4 },
+	{ "UTIL", true, 3 },
+	{ "ACCOUNTING", .drop = 5 },
+	{ "NAME", .drop = 6 },
+};
+
+static const struct column service_columns[] = {
+	{ "SERVICE" },
+	{ "STATE" },
+	{ "VRAM", true },
+	{ "USED", true },
+	{ "PRIORITY", true, 4 },
+	{ "PHASES", .drop = 3 },
+	{ "GPUS", .drop = 2 },
+	{ "PID", true, 1 },
+	{ "SINCE", true },
+};
+
+static const struct column transition_columns[] = {
+	{ "ID", true },
+	{ "REQUEST" },
+	{ "STATE" },
+	{ "PRIORITY", true, 2 },
+	{ "SINCE", true, 1 },
+	{ "WAITS FOR" },
+};
+
+static const struct {
+	const char *state;
+	enum color color;
+} state_colors[] = {
+	{ "ready", COLOR_GREEN },
+	{ "busy", COLOR_CYAN },
+	{ "starting", COLOR_YELLOW },
+	{ "stopping", COLOR_YELLOW },
+	{ "asleep", COLOR_BLUE },
+	{ "error", COLOR_RED },
+	{ "stopped", COLOR_DIM },
+	{ "unknown", COLOR_DIM },
+};
+
+static enum color state_color(const char *state)
+{
+	for (size_t i = 0; state != NULL && i < ARRAY_SIZE(state_colors); i++)
+		if (strcmp(state, state_colors[i].state) == 0)
+			return state_colors[i].color;
+	return COLOR_NONE;
+}
+
+static void heading(const struct cli *cli, const char *text)
+{
+	printf("\n%s%s%s\n", cli->terminal.colors ? color_code(COLOR_BOLD) : "", text,
+		cli->terminal.colors ? COLOR_END : "");
+}
+
+static const char *with_unit(struct cli *cli, const char *amount, const char *unit)
+{
+	return strcmp(amount, "-") == 0 ? amount : cli_format(cli, "%s%s", amount, unit);
+}
+
+/* ---- GPUs ---- */
+
+static void add_gpu(struct cli *cli, struct table *table, const json_t *gpu)
+{
+	const json_t *stale = json_object_get(gpu, "stale");
+	const char *accounting = json_words(cli, gpu, "accounting");
+	if (accounting != NULL && json_is_true(stale))
+		accounting = cli_format(cli, "%s (stale)", accounting);
+	table_add(table, json_amount(cli, gpu, "index"), COLOR_NONE);
+	table_add(table, json_amount(cli, gpu, "total_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, gpu, "used_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, gpu, "free_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, gpu, "committed_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, gpu, "foreign_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, gpu, "admissible_mb"), COLOR_NONE);
+	table_add(table, with_unit(cli, json_amount(cli, gpu, "temperature_c"), " C"), COLOR_NONE);
+	table_add(table, with_unit(cli, json_amount(cli, gpu, "utilization_percent"), " %"), COLOR_NONE);
+	table_add(table, accounting, COLOR_NONE);
+	table_add(table, json_words(cli, gpu, "name"), COLOR_NONE);
+}
+
+static uint64_t amount_of(const json_t *gpu, const char *key)
+{
+	uint64_t amount = 0;
+	json_milliseconds(gpu, key, &amount); /* any number that is not negative */
+	return amount;
+}
+
+static void print_bar(struct cli *cli, const json_t *gpu)
+{
+	struct bar_input input = {
+		.total = amount_of(gpu, "total_mb"),
+		.used = amount_of(gpu, "used_mb"),
+		.committed = amount_of(gpu, "committed_mb"),
+		.foreign = amount_of(gpu, "foreign_mb"),
+	};
+	size_t parts[BAR_PARTS];
+	size_t width = cli->terminal.width - 8;
+	if (input.total == 0 || !json_is_number(json_object_get(gpu, "used_mb")))
+		return;
+	bar_divide(&input, width < BAR_WIDTH_MAX ? width : BAR_WIDTH_MAX, parts);
+	printf("gpu%-3s ", json_amount(cli, gpu, "index"));
+	bar_print(parts, stdout, cli->terminal.utf8, cli->terminal.colors);
+	putchar('\n');
+}
+
+static void print_bars(struct cli *cli, const json_t *gpus)
+{
+	size_t i;
+	const json_t *gpu;
+	if (cli->terminal.width < BAR_WIDTH_MIN + 8)
+		return;
+	json_array_foreach(gpus, i, gpu) print_bar(cli, gpu);
+	static const size_t one[BAR_PARTS][BAR_PARTS] = { { 1 }, { 0, 1 }, { 0, 0, 1 }, { 0, 0, 0, 1 } };
+	static const char *const names[BAR_PARTS] = { "services", "committed", "foreign", "free" };
+	printf("       ");
+	for (int part = 0; part < BAR_PARTS; part++) {
+		bar_print(one[part], stdout, cli->terminal.utf8, cli->terminal.colors);
+		printf(" %s  ", names[part]);
+	}
+	putchar('\n');
+}
+
+static void print_gpus(struct cli *cli, const json_t *gpus)
+{
+	struct table table;
+	size_t i;
+	const json_t *gpu;
+	if (json_array_size(gpus) == 0) {
+		puts("no GPU is known: there are no readings, and gpu.gpus is not set");
+		return;
+	}
+	table_begin(&table, gpu_columns, ARRAY_SIZE(gpu_columns));
+	json_array_foreach(gpus, i, gpu) add_gpu(cli, &table, gpu);
+	table_print(&table, stdout, 0, cli->terminal.width, cli->terminal.colors);
+	table_end(&table);
+	print_bars(cli, gpus);
+	json_array_foreach(gpus, i, gpu)
+	{
+		const char *problem = json_words(cli, gpu, "problem");
+		if (problem != NULL)
+			printf("gpu%s: %s\n", json_amount(cli, gpu, "index"), problem);
+	}
+}
+
+/* ---- services ---- */
+
+static void add_service(struct cli *cli, struct table *table, const char *name, const json_t *service)
+{
+	const char *state = json_words(cli, service, "state");
+	const char *shown = state;
+	if (state != NULL && json_is_true(json_object_get(service, "pinned")))
+		shown = cli_format(cli, "%s, pinned", state);
+	table_add(table, name, COLOR_NONE);
+	table_add(table, shown, state_color(state));
+	table_add(table, json_amount(cli, service, "vram_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, service, "measured_mb"), COLOR_NONE);
+	table_add(table, json_amount(cli, service, "priority"), COLOR_NONE);
+	table_add(table, json_numbers(cli, service, "phases", ","), COLOR_NONE);
+	table_add(table, json_numbers(cli, service, "gpus", ","), COLOR_NONE);
+	table_add(table, json_amount(cli, service, "pid"), COLOR_NONE);
+	table_add(table, json_age(cli, service, "since"), COLOR_NONE);
+}
+
+/* The key of the status is a text from the daemon like any other. */
+static const char *clean_key(struct cli *cli, const char *key)
+{
+	json_t *object = json_pack("{s:s}", "key", key);
+	const char *clean = json_words(cli, object, "key");
+	json_decref(object);
+	return clean;
+}
+
+static void print_services(struct cli *cli, json_t *services)
+{
+	struct table table;
+	const char *name;
+	const json_t *service;
+	if (json_object_size(services) == 0) {
+		puts("\nno services are configured");
+		return;
+	}
+	putchar('\n');
+	table_begin(&table, service_columns, ARRAY_SIZE(service_columns));
+	json_object_foreach(services, name, service) add_service(cli, &table, clean_key(cli, name), service);
+	table_print(&table, stdout, 0, cli->terminal.width, cli->terminal.colors);
+	table_end(&table);
+	json_object_foreach(services, name, service)
+	{
+		const char *error = json_words(cli, service, "error");
+		if (error != NULL)
+			printf("%s%s%s: %s\n", cli->terminal.colors ? color_code(COLOR_RED) : "", clean_key(cli, name),
+				cli->terminal.colors ? COLOR_END : "", error);
+	}
+}
+
+/* ---- what waits and what is under way ---- */
+
+static const char *request_name(struct cli *cli, const json_t *transition)
+{
+	const char *kind = json_words(cli, transition, "kind");
+	const char *target = json_words(cli, transition, "target");
+	const char *number = json_amount(cli, transition, "phase");
+	if (kind == NULL)
+		return "-";
+	if (strcmp(kind, "release_all") == 0)
+		return "release-all";
+	if (strcmp(number, "-") != 0 && target != NULL && strcmp(number, target) != 0)
+		return cli_format(cli, "phase %s (%s)", number, target);
+	return cli_format(cli, "%s %s", kind, target != NULL ? target : number);
+}
+
+static void print_queue(struct cli *cli, const json_t *queue)
+{
+	struct table table;
+	size_t i;
+	const json_t *transition;
+	if (json_array_size(queue) == 0)
+		return;
+	heading(cli, "Queue");
+	table_begin(&table, transition_columns, ARRAY_SIZE(transition_columns));
+	json_array_foreach(queue, i, transition)
+	{
+		table_add(&table, json_amount(cli, transition, "id"), COLOR_NONE);
+		table_add(&table, request_name(cli, transition), COLOR_NONE);
+		table_add(&table, json_words(cli, transition, "state"), COLOR_NONE);
+		table_add(&table, json_amount(cli, transition, "priority"), COLOR_NONE);
+		table_add(&table, json_age(cli, transition, "queued_at"), COLOR_NONE);
+		table_add(&table, json_words(cli, transition, "waits_for"), COLOR_NONE);
+	}
+	table_print(&table, stdout, 0, cli->terminal.width, cli->terminal.colors);
+	table_end(&table);
+}
+
+static void print_step(struct cli *cli, const json_t *step)
+{
+	uint64_t ms;
+	char duration[64];
+	const char *state = json_words(cli, step, "state");
+	const char *text = json_words(cli, step, "text");
+	const char *error = json_words(cli, step, "error");
+	bool has_duration = json_milliseconds(step, "duration_ms", &ms);
+	printf("  %-8s %s%s%s%s%s%s\n", state != NULL ? state : "-", text != NULL ? text : "-",
+		has_duration ? " (" : "", has_duration ? format_duration(ms, duration, sizeof(duration)) : "",
+		has_duration ? ")" : "", error != NULL ? ": " : "", error != NULL ? error : "");
+}
+
+static void print_running(struct cli *cli, const json_t *transitions)
+{
+	size_t i, j;
+	const json_t *transition, *step;
+	if (json_array_size(transitions) == 0)
+		return;
+	heading(cli, "Under way");
+	json_array_foreach(transitions, i, transition)
+	{
+		printf("%s: %s, for %s\n", json_amount(cli, transition, "id"), request_name(cli, transition),
+			json_age(cli, transition, "started_at"));
+		json_array_foreach(json_object_get(transition, "steps"), j, step) print_step(cli, step);
+	}
+}
+
+static void print_leases(const json_t *leases)
+{
+	if (json_array_size(leases) > 0)
+		printf("\nleases: %zu (`gpumgr lease ls' lists them)\n", json_array_size(leases));
+}
+
+static void print_phase(struct cli *cli, const json_t *phase)
+{
+	if (!json_is_object(phase))
+		return;
+	const char *name = json_words(cli, phase, "name");
+	const char *age = json_age(cli, phase, "at");
+	printf("\nlast phase: %s%s%s%s%s%s, %s\n", json_amount(cli, phase, "number"), name != NULL ? " (" : "",
+		name != NULL ? name : "", name != NULL ? ")" : "", strcmp(age, "-") != 0 ? ", prepared " : "",
+		strcmp(age, "-") != 0 ? cli_format(cli, "%s ago", age) : "",
+		json_is_true(json_object_get(phase, "satisfied")) ? "still satisfied" : "not satisfied any more");
+}
+
+int cmd_status(struct cli *cli)
+{
+	struct client_answer answer;
+	int status = cli_connect(cli);
+	if (status == CLI_DONE)
+		status = cli_status(cli, &answer);
+	if (status != CLI_DONE)
+		return status;
+	if (cli->json) {
+		cli_print_json(cli, &answer);
+	} else if (!cli->quiet) {
+		print_gpus(cli, json_object_get(answer.json, "gpus"));
+		print_services(cli, json_object_get(answer.json, "services"));
+		print_running(cli, json_object_get(answer.json, "transitions"));
+		print_queue(cli, json_object_get(answer.json, "queue"));
+		print_leases(json_object_get(answer.json, "leases"));
+		print_phase(cli, json_object_get(answer.json, "phase"));
+	}
+	client_answer_finish(&answer);
+	return CLI_DONE;
+}

@@ -1,0 +1,311 @@
+/*
+ * gpumgr: the command line. The ONE table of commands, and what happens around each: arguments in, exit status out.
+ * Explains nothing that the daemon can explain.
+ */
+#include <errno.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cli/cli.h"
+#include "cli/text.h"
+
+#define ACTION_OPTIONS (OPTION_BIT(OPTION_WAIT) | OPTION_BIT(OPTION_ASYNC))
+
+/* In the order of the help. */
+const struct command commands[] = {
+	{
+		.name = "status",
+		.run = cmd_status,
+		.usage = "",
+		.help = "GPUs, services, leases, the queue and what is under way",
+		.details = "VRAM is in MiB. `used' is what is measured now, `admissible' what may still be admitted.\n",
+	},
+	{
+		.name = "phase",
+		.run = cmd_phase,
+		.usage = "N|NAME [--wait S] [--async]",
+		.help = "prepare a phase: make room, start its services, wait until they are healthy",
+		.options = ACTION_OPTIONS,
+		.min_words = 1,
+		.max_words = 1,
+		.completion = COMPLETE_PHASE,
+		.details = "Examples:\n  gpumgr phase 4\n  gpumgr phase video --wait 10m\n",
+	},
+	{
+		.name = "plan",
+		.run = cmd_plan,
+		.usage = "phase N|NAME, or: start SVC",
+		.help = "what that would do and why; changes nothing",
+		.min_words = 2,
+		.max_words = 2,
+		.completion = COMPLETE_WORDS,
+		.words = "phase start",
+		.details = "Exit status 4 when it would not fit.\n\nExamples:\n  gpumgr plan phase 4\n  gpumgr plan "
+			   "start ollama\n",
+	},
+	{
+		.name = "start",
+		.run = cmd_start,
+		.usage = "SVC [--wait S] [--async]",
+		.help = "start a service; may evict what has a lower priority",
+		.options = ACTION_OPTIONS,
+		.min_words = 1,
+		.max_words = 1,
+		.completion = COMPLETE_SERVICE,
+	},
+	{
+		.name = "stop",
+		.run = cmd_stop,
+		.usage = "SVC [--force] [--wait S] [--async]",
+		.help = "stop a service",
+		.options = ACTION_OPTIONS | OPTION_BIT(OPTION_FORCE),
+		.min_words = 1,
+		.max_words = 1,
+		.completion = COMPLETE_SERVICE,
+	},
+	{
+		.name = "restart",
+		.run = cmd_restart,
+		.usage = "SVC [--wait S] [--async]",
+		.help = "stop and start a service",
+		.options = ACTION_OPTIONS,
+		.min_words = 1,
+		.max_words = 1,
+		.completion = COMPLETE_SERVICE,
+	},
+	{
+		.name = "release-all",
+		.run = cmd_release_all,
+		.usage = "[--wait S] [--async]",
+		.help = "stop every service that is not in use",
+		.options = ACTION_OPTIONS,
+	},
+	{
+		.name = "wait",
+		.run = cmd_wait,
+		.usage = "SVC [--timeout S]",
+		.help = "wait until a service is ready; starts nothing",
+		.options = OPTION_BIT(OPTION_TIMEOUT),
+		.min_words = 1,
+		.max_words = 1,
+		.completion = COMPLETE_SERVICE,
+		.details = "Exit status 5 when it was not ready in time, 1 when it failed and nothing starts it.\n",
+	},
+	{
+		.name = "run",
+		.run = cmd_run,
+		.usage = "[SVC ...|--phase N|--vram SIZE] [--mode M] [--wait S] [--priority P] -- CMD ...",
+		.help = "hold a lease while CMD runs (not in this version)",
+		.options = OPTION_BIT(OPTION_PHASE) | OPTION_BIT(OPTION_VRAM) | OPTION_BIT(OPTION_MODE) |
+			OPTION_BIT(OPTION_WAIT) | OPTION_BIT(OPTION_PRIORITY),
+		.max_words = WORDS_MAX,
+		.completion = COMPLETE_SERVICE,
+		.details = "Exit status 125 when CMD was not started.\n",
+	},
+	{
+		.name = "lease",
+		.run = cmd_lease,
+		.usage = "ls, or: release ID",
+		.help = "list the leases, or end one",
+		.min_words = 1,
+		.max_words = 2,
+		.completion = COMPLETE_WORDS,
+		.words = "ls release",
+	},
+	{
+		.name = "unlock",
+		.run = cmd_unlock,
+		.usage = "",
+		.help = "end all leases by force; says what it broke",
+	},
+	{
+		.name = "logs",
+		.run = cmd_logs,
+		.usage = "SVC [-n N] [-f]",
+		.help = "what a service printed",
+		.options = OPTION_BIT(OPTION_LINES) | OPTION_BIT(OPTION_FOLLOW),
+		.min_words = 1,
+		.max_words = 1,
+		.completion = COMPLETE_SERVICE,
+		.details = "On a terminal, escape sequences in the log are left out; in a pipe the log is passed on as "
+			   "it is.\n",
+	},
+	{
+		.name = "events",
+		.run = cmd_events,
+		.usage = "[-f] [--since ID]",
+		.help = "what happened lately, a line an event",
+		.options = OPTION_BIT(OPTION_FOLLOW) | OPTION_BIT(OPTION_SINCE),
+		.details = "With -f only what happens from now on, unless --since says where to begin.\n",
+	},
+	{
+		.name = "config",
+		.run = cmd_config,
+		.usage = "check FILE, or: reference, or: schema",
+		.help = "check a configuration; every option; its JSON schema",
+		.min_words = 1,
+		.max_words = 2,
+		.completion = COMPLETE_WORDS,
+		.words = "check reference schema",
+		.details = "Needs no daemon. `check' lists all problems as FILE:LINE:COLUMN: and exits with 2 if one "
+			   "is an error.\n",
+	},
+	{
+		.name = "version",
+		.run = cmd_version,
+		.usage = "",
+		.help = "the versions of this program and of the daemon",
+	},
+	{
+		.name = "help",
+		.run = cmd_help,
+		.usage = "[COMMAND]",
+		.help = "this help, or that of a command",
+		.max_words = 1,
+		.completion = COMPLETE_COMMAND,
+	},
+	{
+		.name = "_complete",
+		.run = cmd_complete,
+		.usage = "WHAT [COMMAND]",
+		.help = "words for the shell's completion",
+		.min_words = 1,
+		.max_words = 2,
+		.hidden = true,
+	},
+};
+const size_t n_commands = ARRAY_SIZE(commands);
+
+const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < n_commands; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static int unknown_command(struct cli *cli, const char *given)
+{
+	const char *names[ARRAY_SIZE(commands)];
+	char *name = text_clean(given, false);
+	for (size_t i = 0; i < n_commands; i++)
+		names[i] = commands[i].hidden ? "" : commands[i].name;
+	const char *clean = cli_keep(cli, name);
+	const char *closest = text_closest(clean, names, n_commands);
+	if (closest != NULL)
+		return cli_fail(CLI_USAGE, "unknown command \"%s\" (did you mean `gpumgr %s'?)", clean, closest);
+	return cli_fail(CLI_USAGE, "unknown command \"%s\"; `gpumgr help' lists them", clean);
+}
+
+/* The first option that was given and that the command does not take; -1: none. */
+static int foreign_option(const struct arguments *arguments, const struct command *command)
+{
+	unsigned foreign = arguments->given & ~(OPTIONS_GLOBAL | command->options);
+	return foreign != 0 ? __builtin_ctz(foreign) : -1;
+}
+
+static int check_use(struct cli *cli, const struct command *command)
+{
+	int option = foreign_option(&cli->arguments, command);
+	size_t n = cli->arguments.n_words - 1;
+	if (option >= 0)
+		return cli_usage(cli, "%s does not take --%s", command->name, option_rows[option].name);
+	if (n < command->min_words)
+		return cli_usage(cli, "%s needs more: gpumgr %s %s", command->name, command->name, command->usage);
+	if (n > command->max_words)
+		return cli_usage(
+			cli, "%s takes fewer arguments: gpumgr %s %s", command->name, command->name, command->usage);
+	return CLI_DONE;
+}
+
+static bool wants_utf8(void)
+{
+	static const char *const variables[] = { "LC_ALL", "LC_CTYPE", "LANG" };
+	for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
+		const char *value = getenv(variables[i]);
+		if (value != NULL && value[0] != '\0')
+			return strcasestr(value, "UTF-8") != NULL || strcasestr(value, "utf8") != NULL;
+	}
+	return false;
+}
+
+static void measure_terminal(struct terminal *terminal)
+{
+	struct winsize size = { 0 };
+	ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+	terminal->width = size.ws_col >= 20 ? size.ws_col : 80;
+	terminal->height = size.ws_row >= 5 ? size.ws_row : 24;
+}
+
+static void look_at_terminal(struct cli *cli)
+{
+	const char *no_color = getenv("NO_COLOR");
+	const char *term = getenv("TERM");
+	bool is_dumb = term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0;
+	cli->terminal.is_tty = isatty(STDOUT_FILENO) == 1 && !is_dumb;
+	cli->terminal.utf8 = wants_utf8();
+	if (cli->terminal.is_tty)
+		measure_terminal(&cli->terminal);
+	cli->terminal.colors = cli->terminal.is_tty && (no_color == NULL || no_color[0] == '\0') &&
+		!is_given(&cli->arguments, OPTION_NO_COLOR);
+}
+
+static int run_command(struct cli *cli)
+{
+	if (cli->arguments.n_words == 0 && is_given(&cli->arguments, OPTION_HELP)) {
+		help_main(stdout);
+		return CLI_DONE;
+	}
+	if (is_given(&cli->arguments, OPTION_VERSION)) {
+		printf("gpumgr %s\n", GPUMGR_VERSION);
+		return CLI_DONE;
+	}
+	if (cli->arguments.n_words == 0) {
+		help_main(stderr);
+		return CLI_USAGE;
+	}
+	const struct command *command = find_command(cli->arguments.words[0]);
+	if (command == NULL)
+		return unknown_command(cli, cli->arguments.words[0]);
+	if (is_given(&cli->arguments, OPTION_HELP)) {
+		help_command(command, stdout);
+		return CLI_DONE;
+	}
+	int status = check_use(cli, command);
+	return status != CLI_DONE ? status : command->run(cli);
+}
+
+static void end(struct cli *cli)
+{
+	client_free(cli->client);
+	client_address_finish(&cli->address);
+	for (size_t i = 0; i < cli->n_kept; i++)
+		free(cli->kept[i]);
+	free(cli->kept);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = { 0 };
+	struct error err;
+	/* A reader that went away is noticed by writing; a daemon that went away must not end us without a word. */
+	signal(SIGPIPE, SIG_IGN);
+	if (arguments_parse(argc, argv, &cli.arguments, &err) < 0) {
+		char *clean = text_clean(err.message, false);
+		int status = cli_usage(&cli, "%s", clean != NULL ? clean : "wrong option");
+		free(clean);
+		return status;
+	}
+	cli.json = is_given(&cli.arguments, OPTION_JSON);
+	cli.quiet = is_given(&cli.arguments, OPTION_QUIET);
+	look_at_terminal(&cli);
+	int status = cli_finish_output(run_command(&cli));
+	end(&cli);
+	return status;
+}
