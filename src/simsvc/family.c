@@ -76,9 +76,24 @@ static __attribute__((noreturn)) void help(bool is_deaf, bool own_session)
 		pause();
 }
 
+/* Each helper holds the pipe open until it is what it shall be. */
+static void wait_for_helpers(int fd)
+{
+	char byte;
+	while (read(fd, &byte, 1) < 0 && errno == EINTR)
+		;
+}
+
 int family_start_helpers(const struct options *options)
 {
 	uint64_t n = options->n_children + (options->new_session_child ? 1 : 0);
+	int ends[2];
+	if (n == 0)
+		return 0;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	CLEANUP_CLOSE int ready = ends[0];
+	CLEANUP_CLOSE int held = ends[1];
 	for (uint64_t i = 0; i < n; i++) {
 		bool own_session = i == options->n_children;
 		pid_t pid = fork();
@@ -87,5 +102,7 @@ int family_start_helpers(const struct options *options)
 		if (pid == 0)
 			help(options->children_deaf && !own_session, own_session);
 	}
+	close(TAKE_FD(held));
+	wait_for_helpers(ready);
 	return 0;
 }

@@ -14,5 +14,8 @@ int family_detach(bool keep_session);
 /* Tells the waiting process that the start went well; it exits with 0. Without a report it exits with 1. */
 void family_report(int report_fd);
 
-/* Starts the helpers that the options ask for. They end by themselves after ten minutes. 0 or a negative errno. */
+/*
+ * Starts the helpers that the options ask for, and returns when they are what they shall be. They end by themselves
+ * after ten minutes. 0 or a negative errno.
+ */
 int family_start_helpers(const struct options *options);

@@ -386,6 +386,8 @@ static void test_the_child_ends_with_the_daemon(void **state)
 		is_gone = fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || strstr(text, ") Z ") != NULL;
 		usleep(1000);
 	}
+	if (!is_gone)
+		kill(child, SIGKILL);
 	assert_true(is_gone);
 }
 
