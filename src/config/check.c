@@ -150,7 +150,9 @@ static void check_driver(const struct service_context *context)
 
 static void check_own_address(const struct service_context *context, const char *path, const struct probe_config *probe)
 {
-	if (probe->address == NULL || probe->address[0] != ':' || context->service->driver == DRIVER_CONTAINER)
+	bool is_written = has_key(context->marks, path);
+	if (!is_written || probe->address == NULL || probe->address[0] != ':' ||
+		context->service->driver == DRIVER_CONTAINER)
 		return;
 	bool is_http = probe->kind == PROBE_HTTP;
 	go_to(context->parser, path, context->service->name);

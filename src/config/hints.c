@@ -254,7 +254,7 @@ static const struct option *find_elsewhere(const struct option *section, const c
 	const struct option *outside = NULL;
 	for (size_t i = 0; i < option_count; i++) {
 		const struct option *option = &option_table[i];
-		if (strcmp(option_name(option), key) != 0)
+		if (option == section || strcmp(option_name(option), key) != 0)
 			continue;
 		if (is_below(section, option))
 			return option;

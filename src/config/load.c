@@ -149,7 +149,7 @@ int config_load(const char *path, struct config **ret_config, struct config_repo
 	if (report->file == NULL)
 		return -ENOMEM;
 	CLEANUP_FREE char *text = NULL;
-	size_t length;
+	size_t length = 0;
 	int r = read_file(path, &text, &length);
 	if (r < 0) {
 		int added = r == -ENOMEM ? r

@@ -72,7 +72,7 @@ static void read_pair(
 {
 	yaml_node_t *key = yaml_document_get_node(parser->document, pair->key);
 	yaml_node_t *value = yaml_document_get_node(parser->document, pair->value);
-	const char *name = early && key->type != YAML_SCALAR_NODE ? NULL : parser_key(parser, key);
+	const char *name = early ? node_text(key) : parser_key(parser, key);
 	if (name == NULL)
 		return;
 	const struct option *option = option_child(section, name);

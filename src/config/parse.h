@@ -59,6 +59,9 @@ struct position node_position(const yaml_node_t *node);
 /* Nothing, `~` or `null`, unquoted. */
 bool node_is_null(const yaml_node_t *node);
 
+/* NULL: not a scalar, or one with a NUL in it. */
+const char *node_text(const yaml_node_t *node);
+
 /* Reports "is a list (expected a duration such as 30s)". */
 void parser_wrong_type(struct parser *parser, const struct option *option, const yaml_node_t *node);
 

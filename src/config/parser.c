@@ -144,12 +144,18 @@ bool parser_scalar(struct parser *parser, const struct option *option, const yam
 	return true;
 }
 
+const char *node_text(const yaml_node_t *node)
+{
+	return node->type == YAML_SCALAR_NODE && !has_nul(node) ? (const char *)node->data.scalar.value : NULL;
+}
+
 const char *parser_key(struct parser *parser, const yaml_node_t *node)
 {
-	if (node->type == YAML_SCALAR_NODE && !has_nul(node))
-		return (const char *)node->data.scalar.value;
-	parser_error(parser, node_position(node), "has a key that is not plain text (expected the name of a key)");
-	return NULL;
+	const char *text = node_text(node);
+	if (text == NULL)
+		parser_error(
+			parser, node_position(node), "has a key that is not plain text (expected the name of a key)");
+	return text;
 }
 
 /* Tags that say what is understood anyway. */

@@ -90,6 +90,8 @@ static void merge_sort(struct config_problem *problems, struct config_problem *s
 
 void report_sort(struct config_report *report)
 {
+	if (report->n < 2)
+		return;
 	CLEANUP_FREE struct config_problem *scratch = calloc(report->n / 2 + 1, sizeof(*scratch));
 	if (scratch != NULL) /* without memory the order is lost, but no problem is */
 		merge_sort(report->problems, scratch, report->n);
