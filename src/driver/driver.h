@@ -55,6 +55,7 @@ struct driver_environment {
 	const char *instance;
 	const char *sim_dir; /* NULL, or handed to services as GPUMGR_SIM_DIR */
 	unsigned without; /* enum driver_without, or'ed; normally 0 */
+	unsigned tick_ms; /* between looks at the size of logs and at orphans; 0: 10 s */
 };
 
 struct driver_service {

@@ -200,6 +200,16 @@ int log_file_rotate(const char *path, uint64_t limit, uint64_t *ret_removed)
 	return 0;
 }
 
+int log_file_rotate_idle(const char *path, uint64_t limit)
+{
+	if (log_file_size(path) <= limit)
+		return 0;
+	CLEANUP_FREE char *older = older_path(path, ".1");
+	if (older == NULL)
+		return -ENOMEM;
+	return rename(path, older) < 0 ? -errno : 0;
+}
+
 uint64_t log_file_size(const char *path)
 {
 	struct stat status;

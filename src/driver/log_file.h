@@ -9,6 +9,8 @@
  *   (microseconds) is lost. There is no way around that without standing between the service and its log.
  *
  * Either way NAME.log.1 and NAME.log, one after the other, are the text in its order, without a gap or a repetition.
+ * While nobody writes, it is simply renamed.
+ *
  * Never follows a symbolic link in the last component, and never opens anything but a regular file.
  */
 #pragma once
@@ -29,6 +31,12 @@ int log_file_open(const char *path, struct error *err);
  * file, 0 when it was not rotated. 0, or a negative errno: then the log is as it was.
  */
 int log_file_rotate(const char *path, uint64_t limit, uint64_t *ret_removed);
+
+/*
+ * The same when nobody writes: then the file is just renamed. May be called in the loop, where log_file_rotate(), which
+ * copies and waits for the disk, belongs into a thread.
+ */
+int log_file_rotate_idle(const char *path, uint64_t limit);
 
 /* Size of the current file; 0 when there is none. */
 uint64_t log_file_size(const char *path);

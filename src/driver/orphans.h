@@ -9,17 +9,20 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define ORPHANS_MAX 256
 #define ORPHANS_AGE_MS 9000
 
-/* Zeroed at first; nothing to free. */
+struct orphan {
+	pid_t pid;
+	uint64_t start_ticks, since_ms;
+};
+
+/* Zeroed at first. */
 struct orphans {
 	size_t n;
-	struct orphan {
-		pid_t pid;
-		uint64_t start_ticks, since_ms;
-	} items[ORPHANS_MAX];
+	struct orphan *items; /* in the order of the kernel's list of children */
 };
+
+void orphans_finish(struct orphans *orphans);
 
 /* Reaps, by PID, the children that were zombies already ORPHANS_AGE_MS ago. How many zombies remain. */
 size_t orphans_look(struct orphans *orphans, uint64_t now_ms);

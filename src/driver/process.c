@@ -26,6 +26,7 @@ static void free_process(struct process *process)
 	free(process->mark);
 	free(process->log_path);
 	free(process->record_path);
+	orphans_finish(&process->orphans);
 	free(process);
 }
 
@@ -45,21 +46,71 @@ static void handle_reports_closed(struct reports *reports)
 	release((struct process *)((char *)reports - offsetof(struct process, reports)));
 }
 
-static void rotate_log(struct process *process)
+/* A rotation under way in a thread, for it waits for the disk. */
+struct rotation {
+	uv_work_t work;
+	struct process *process;
+	char *path;
+	uint64_t limit, run, removed;
+};
+
+static void rotate_in_thread(uv_work_t *work)
 {
-	uint64_t removed = 0;
-	if (process->config->process.log_size == 0 ||
-		log_file_rotate(process->log_path, process->config->process.log_size, &removed) < 0)
+	struct rotation *rotation = work->data;
+	log_file_rotate(rotation->path, rotation->limit, &rotation->removed);
+}
+
+static void handle_rotated(uv_work_t *work, int status)
+{
+	struct rotation *rotation = work->data;
+	struct process *process = rotation->process;
+	struct run *run = process->run;
+	(void)status;
+	process->rotating = false;
+	if (run != NULL && run->number == rotation->run)
+		run->log_offset -= run->log_offset < rotation->removed ? run->log_offset : rotation->removed;
+	free(rotation->path);
+	free(rotation);
+	release(process);
+}
+
+static void rotate_running(struct process *process)
+{
+	uint64_t limit = process->config->process.log_size;
+	if (process->rotating || limit == 0 || log_file_size(process->log_path) <= limit)
 		return;
-	if (process->run != NULL)
-		process->run->log_offset -= process->run->log_offset < removed ? process->run->log_offset : removed;
+	struct rotation *rotation = calloc(1, sizeof(*rotation));
+	if (rotation == NULL)
+		return;
+	*rotation = (struct rotation){
+		.process = process,
+		.path = strdup(process->log_path),
+		.limit = limit,
+		.run = process->run != NULL ? process->run->number : 0,
+	};
+	rotation->work.data = rotation;
+	if (rotation->path == NULL ||
+		uv_queue_work(process->environment->loop, &rotation->work, rotate_in_thread, handle_rotated) < 0) {
+		free(rotation->path);
+		free(rotation);
+		return;
+	}
+	process->rotating = true;
+	process->n_open++;
+}
+
+/* Between two runs, when nobody writes. */
+static void rotate_idle(struct process *process)
+{
+	if (!process->rotating && process->config->process.log_size > 0)
+		log_file_rotate_idle(process->log_path, process->config->process.log_size);
 }
 
 /* Goes on after the end of a run until nothing is left to look after. */
 static void handle_tick(uv_timer_t *timer)
 {
 	struct process *process = timer->data;
-	rotate_log(process);
+	rotate_running(process);
 	if (orphans_look(&process->orphans, uv_now(timer->loop)) == 0 && process->run == NULL)
 		uv_timer_stop(timer);
 	if (process->run != NULL && process->run->group != NULL)
@@ -70,7 +121,8 @@ static void handle_tick(uv_timer_t *timer)
 static void start_tick(struct process *process)
 {
 	uint64_t now = uv_now(process->environment->loop);
-	uv_timer_start(&process->tick, handle_tick, TICK_MS - now % TICK_MS, TICK_MS);
+	uint64_t interval = process->environment->tick_ms > 0 ? process->environment->tick_ms : TICK_MS;
+	uv_timer_start(&process->tick, handle_tick, interval - now % interval, interval);
 	uv_unref((uv_handle_t *)&process->tick);
 }
 
@@ -121,7 +173,7 @@ void process_run_end(struct run *run, enum report_kind kind, const char *text)
 	/* A start that failed has not written one: what is there speaks of others. */
 	if (run->stage == RUN_ALIVE)
 		record_remove(process->record_path);
-	rotate_log(process);
+	rotate_idle(process);
 	free_run(run);
 }
 
@@ -364,7 +416,7 @@ static void process_start(struct driver_service *service, uint64_t number, const
 		reports_add(&process->reports, REPORT_START_FAILED, number, false, 0, "it runs already");
 		return;
 	}
-	rotate_log(process);
+	rotate_idle(process);
 	struct run *run = process_run_create(process, number);
 	if (run == NULL) {
 		reports_add(&process->reports, REPORT_START_FAILED, number, false, 0, err.message);

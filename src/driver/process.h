@@ -74,6 +74,7 @@ struct process {
 	uint64_t port_wait_ms;
 	unsigned n_open; /* handles that the loop still holds */
 	bool without_cgroup;
+	bool rotating; /* a thread is at it */
 	struct run *run; /* NULL: nothing runs that we know of */
 	struct found found;
 	struct owned_entry owned[OWNED_CACHE_SIZE];

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "driver/cgroup.h"
+#include "driver/orphans.h"
 
 #define DEADLINE_MS 15000
 #define LOOK_MS 2
@@ -199,6 +200,27 @@ bool bench_has_cgroup(const struct bench *bench)
 	return fd >= 0;
 }
 
+bool bench_can_have_cgroup(const struct bench *bench)
+{
+	struct cgroup *cgroup;
+	if (bench->environment.without & DRIVER_WITHOUT_CGROUP)
+		return false;
+	if (cgroup_create(bench->instance, "probe", true, &cgroup) < 0)
+		return false;
+	int r = cgroup_make(cgroup);
+	cgroup_remove(cgroup);
+	cgroup_destroy(cgroup);
+	return r == 0;
+}
+
+static void reap_zombies(void)
+{
+	struct orphans orphans = { 0 };
+	orphans_look(&orphans, 0);
+	orphans_look(&orphans, ORPHANS_AGE_MS);
+	orphans_finish(&orphans);
+}
+
 static void remove_cgroup(const struct bench *bench)
 {
 	struct cgroup *cgroup;
@@ -229,6 +251,8 @@ int bench_teardown(void **state)
 	for (unsigned i = 0; i < 1000 && kill_marked(bench, SIGKILL) > 0; i++)
 		usleep(1000);
 	wrong += complain(bench_count_zombies() > 0, "a zombie");
+	/* So that a test that failed does not make the next one fail. */
+	reap_zombies();
 	char *record = bench_path(bench, "state");
 	wrong += complain(rmdir(record) < 0, "a file in the state folder");
 	free(record);

@@ -87,6 +87,8 @@ pid_t bench_read_pid(struct bench *bench, const char *name);
 size_t bench_count_processes(const struct bench *bench);
 /* Zombies among the children of this process. */
 size_t bench_count_zombies(void);
+/* Whether this host and this way of testing give a service one. */
+bool bench_can_have_cgroup(const struct bench *bench);
 bool bench_has_cgroup(const struct bench *bench);
 /* The small program that misbehaves on request. */
 const char *bench_helper(void);

@@ -56,6 +56,7 @@ static void start_by_hand(struct bench *bench)
 		setsid();
 		int null = open("/dev/null", O_RDWR);
 		dup2(null, 1);
+		dup2(null, 2);
 		execve(bench->words[0], bench->words, environment);
 		_exit(1);
 	}
@@ -64,17 +65,6 @@ static void start_by_hand(struct bench *bench)
 static void adopt(struct bench *bench)
 {
 	bench->service->ops->adopt(bench->service, ++bench->run, bench->found_pid);
-}
-
-static bool can_have_cgroup(const struct bench *bench)
-{
-	struct cgroup *cgroup;
-	if (cgroup_create(bench->instance, bench->name, true, &cgroup) < 0)
-		return false;
-	int r = cgroup_make(cgroup);
-	cgroup_remove(cgroup);
-	cgroup_destroy(cgroup);
-	return r == 0;
 }
 
 static void test_after_a_restart(void **state)
@@ -168,7 +158,7 @@ static void test_stray_after_a_restart(void **state)
 	struct bench *bench = *state;
 	CLEANUP_FREE char *file = bench_path(bench, "pid");
 	/* Without a cgroup nothing leads from the service to who left its session and lost its parent. */
-	if (!can_have_cgroup(bench))
+	if (!bench_can_have_cgroup(bench))
 		skip();
 	bench_command(bench, false, bench_helper(), "stray", file, "deaf", NULL);
 	elsewhere(bench, be_earlier_daemon);

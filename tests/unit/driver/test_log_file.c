@@ -185,6 +185,27 @@ static void test_rotation(void **state)
 	assert_int_equal(log_file_size(log->older), 11);
 }
 
+static void test_rotation_between_runs(void **state)
+{
+	struct log *log = *state;
+	append(log, "0123456789");
+	assert_int_equal(log_file_rotate_idle(log->path, 10), 0);
+	assert_int_equal(log_file_size(log->path), 10);
+	append(log, "x\n");
+	uint64_t offset = 4;
+	assert_int_equal(log_file_rotate_idle(log->path, 10), 0);
+	assert_int_equal(log_file_size(log->path), 0);
+	assert_int_equal(log_file_size(log->older), 12);
+	assert_int_equal(log_file_rotate_idle(log->path, 10), 0);
+	append(log, "y\n");
+	assert_tail(log, 2, "0123456789x\ny\n");
+	char *text;
+	size_t length;
+	assert_int_equal(log_file_since(log->path, &offset, &text, &length), 0);
+	assert_string_equal(text, "456789x\n");
+	free(text);
+}
+
 /* A service writes numbered lines all the while; afterwards no line is missing, doubled or out of order. */
 static void test_rotation_under_a_writer(void **state)
 {
@@ -313,6 +334,7 @@ int main(void)
 		AT(test_tail_reaches_back, "/tmp"),
 		AT(test_last_words, "/tmp"),
 		BOTH(test_rotation),
+		AT(test_rotation_between_runs, "/tmp"),
 		BOTH(test_rotation_under_a_writer),
 		BOTH(test_following),
 		AT(test_following_is_bounded, "/tmp"),

@@ -190,6 +190,7 @@ static void test_orphans(void **state)
 	assert_int_equal(kill(living, SIGKILL), 0);
 	assert_int_equal(waitpid(living, NULL, 0), living);
 	assert_int_equal(orphans_look(&orphans, 90000), 0);
+	orphans_finish(&orphans);
 }
 
 int main(void)
