@@ -120,6 +120,8 @@ struct engine *engine_destroy(struct engine *engine);
 
 /*
  * The one door in. Appends to `effects`. 0, or -ENOMEM with nothing changed: the caller may bring the event again.
+ * Memory that runs out later, while it is decided what may begin, delays that by 100 ms at most: the next deadline says
+ * when it is tried again.
  */
 int engine_handle(struct engine *engine, const struct event *event, uint64_t now_ms, struct effects *effects);
 

@@ -90,7 +90,8 @@ void ledger_end_service(struct engine *engine, struct service *service)
 			continue; /* nothing has ever told, or will, when memory is back */
 		if (account.unreclaimed_mib == 0 && account.mode == ACCOUNTING_PROCESS)
 			card->baseline_foreign_mib = account.foreign_mib;
-		service->pending_mib[gpu] = (uint32_t)held;
+		/* An earlier run's may not be back either. */
+		service->pending_mib[gpu] += (uint32_t)held;
 		service->pending = true;
 	}
 	service->ended_ms = engine->now_ms;

@@ -293,6 +293,17 @@ static void end_run(struct engine *engine, struct service *service, const char *
 		effect_add(engine, EFFECT_SAMPLE);
 }
 
+static void handle_started(struct engine *engine, struct service *service, pid_t pid)
+{
+	if (!service->alive)
+		return;
+	service->pid = pid;
+	engine->version++;
+	bool is_probed = service->probe_due_ms != DEADLINE_NONE || service->probe_lost_ms != DEADLINE_NONE;
+	if (service->state == SERVICE_STARTING && !is_probed)
+		plan_probe(engine, service);
+}
+
 static void handle_start_failed(struct engine *engine, struct service *service, const char *text)
 {
 	if (!service->alive)
@@ -363,12 +374,7 @@ void lifecycle_handle(struct engine *engine, const struct event *event)
 		handle_found(engine, service, event->found.alive, event->found.healthy, event->found.pid);
 		break;
 	case EVENT_STARTED:
-		if (service->alive)
-			service->pid = event->started_pid;
-		if (service->state == SERVICE_STARTING && service->probe_due_ms == DEADLINE_NONE &&
-			service->probe_lost_ms == DEADLINE_NONE)
-			plan_probe(engine, service);
-		engine->version++;
+		handle_started(engine, service, event->started_pid);
 		break;
 	case EVENT_START_FAILED:
 		handle_start_failed(engine, service, event->text);

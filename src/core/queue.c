@@ -338,11 +338,16 @@ static void sort_queue(struct engine *engine)
 	}
 }
 
+/* To be overtaken is to see somebody who came later get the GPUs that one waits for. */
 static void note_overtaking(struct engine *engine, const struct request *begun)
 {
-	for (size_t i = 0; i < engine->n_queue; i++)
-		if (engine->queue[i]->arrival < begun->arrival)
-			engine->queue[i]->record.overtaken++;
+	for (size_t i = 0; i < engine->n_queue; i++) {
+		struct request *waiting = engine->queue[i];
+		bool looked_at = waiting->gates != 0;
+		bool is_rival = looked_at ? (waiting->gates & begun->record.gpus) != 0 : begun->record.gpus != 0;
+		if (waiting->arrival < begun->arrival && waiting->record.state == TRANSITION_QUEUED && is_rival)
+			waiting->record.overtaken++;
+	}
 }
 
 /* ---- whose turn it is ---- */
@@ -462,20 +467,34 @@ static enum turn wait_or_refuse(struct engine *engine, struct request *request, 
 	return TURN_WAITS;
 }
 
+/* Whether a transition is at work on something that it needs; where that stands then is about to change. */
+static bool is_engaged(const struct engine *engine, const struct plan_request *needs)
+{
+	for (size_t i = 0; i < needs->n_needs; i++)
+		if (engine->services[needs->needs[i]].transition != 0)
+			return true;
+	return false;
+}
+
 static enum turn try_placing(struct engine *engine, struct request *request, gpu_set locked)
 {
 	char why[256];
 	struct plan_snapshot snapshot;
 	struct plan_request needs;
 	struct plan plan;
+	int result = PLAN_REFUSED;
 	snapshot_build(engine, &snapshot);
 	snapshot_request(engine, request, &needs);
-	needs.usable = ~locked;
-	int result = plan_make(&snapshot, &needs, &plan);
-	if (result == PLAN_OK)
-		return begin(engine, request, &plan);
-	if (result > 0 && locked != 0) {
-		plan_finish(&plan);
+	bool must_wait = is_engaged(engine, &needs);
+	if (!must_wait) {
+		needs.usable = ~locked;
+		result = plan_make(&snapshot, &needs, &plan);
+		if (result == PLAN_OK)
+			return begin(engine, request, &plan);
+		if (result == PLAN_REFUSED && locked != 0)
+			plan_finish(&plan);
+	}
+	if (must_wait || (result == PLAN_REFUSED && locked != 0)) {
 		needs.usable = GPU_SET_ALL;
 		result = plan_make(&snapshot, &needs, &plan);
 	}
@@ -569,11 +588,40 @@ static bool is_settled(const struct engine *engine)
 	return true;
 }
 
-static enum turn try_request(struct engine *engine, struct request *request, gpu_set running, gpu_set gated)
+static bool needs_service(const struct engine *engine, const struct request *request, size_t service)
 {
-	/* A stop takes nothing from those that wait before it, so they do not hold it up. */
-	return is_stop(request) ? try_stopping(engine, request, running)
-				: try_placing(engine, request, running | gated);
+	struct plan_request needs;
+	if (is_stop(request))
+		return false;
+	snapshot_request(engine, request, &needs);
+	for (size_t i = 0; i < needs.n_needs; i++)
+		if (needs.needs[i] == service)
+			return true;
+	return false;
+}
+
+/* Who asks for a stop after somebody asked for a start wants it stopped in the end. */
+static bool comes_after_start(const struct engine *engine, size_t place)
+{
+	const struct request_spec *spec = &engine->queue[place]->record.spec;
+	for (size_t i = 0; spec->kind == REQUEST_STOP && i < place; i++)
+		if (needs_service(engine, engine->queue[i], spec->target))
+			return true;
+	return false;
+}
+
+static enum turn try_request(struct engine *engine, size_t place, gpu_set running, gpu_set gated)
+{
+	struct request *request = engine->queue[place];
+	if (!is_stop(request))
+		return try_placing(engine, request, running | gated);
+	if (comes_after_start(engine, place)) {
+		set_waiting(
+			engine, request, TRANSITION_QUEUED, 0, "waits for a request before it about the same service");
+		return TURN_WAITS;
+	}
+	/* A stop takes nothing from those that wait before it, so else they do not hold it up. */
+	return try_stopping(engine, request, running);
 }
 
 /* One pass in the order of the queue; true when something began, for then the rest must be looked at anew. */
@@ -581,10 +629,9 @@ static bool run_once(struct engine *engine)
 {
 	gpu_set running = transition_locked(engine);
 	gpu_set gated = 0;
-	sort_queue(engine);
 	for (size_t i = 0; i < engine->n_queue; i++) {
 		struct request *request = engine->queue[i];
-		switch (try_request(engine, request, running, gated)) {
+		switch (try_request(engine, i, running, gated)) {
 		case TURN_BEGUN:
 			return true;
 		case TURN_NO_MEMORY:
@@ -602,6 +649,7 @@ static bool run_once(struct engine *engine)
 bool queue_run(struct engine *engine)
 {
 	engine->retry_ms = DEADLINE_NONE;
+	sort_queue(engine);
 	if (engine->n_queue == 0 || !is_settled(engine))
 		return false;
 	return run_once(engine);

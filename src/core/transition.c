@@ -179,9 +179,9 @@ static void explain_lost_room(const struct engine *engine, struct step *step)
 		worst, -least, account.committed_mib, account.foreign_mib, account.unreclaimed_mib, account.total_mib);
 }
 
-static void commit(struct engine *engine, struct service *service, const struct step *step)
+/* From the adoption of the plan; for what is started anew, from the end of its earlier processes. */
+static void commit(struct service *service, const struct step *step)
 {
-	(void)engine;
 	if (service->alive || service->committed)
 		return;
 	service->committed = true;
@@ -197,6 +197,7 @@ static void uncommit(struct service *service)
 static bool begin_start(struct engine *engine, struct request *request, struct step *step)
 {
 	struct service *service = step_service(engine, step);
+	commit(service, step);
 	if (awaits_own_end(request, step))
 		return false;
 	if (has_failed_stop(request, step->plan.gpus) && !may_get_room(engine, step->plan.gpus) &&
@@ -213,7 +214,6 @@ static bool begin_start(struct engine *engine, struct request *request, struct s
 	}
 	if (service->alive || service->find_lost_ms != DEADLINE_NONE)
 		return false; /* the end of an earlier run, or a look at who runs there, comes first */
-	commit(engine, service, step);
 	if (has_room(engine, step->plan.gpus)) {
 		begin_step(engine, request, step);
 		lifecycle_start(engine, service, request->record.id);
@@ -402,7 +402,7 @@ static void claim_services(struct engine *engine, const struct request *request)
 		struct service *service = &engine->services[step->plan.service];
 		service->transition = request->record.id;
 		if (step->plan.action == PLAN_START && step->state == STEP_PENDING)
-			commit(engine, service, step);
+			commit(service, step);
 	}
 }
 
