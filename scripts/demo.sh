@@ -73,7 +73,7 @@ run() {
 	printf '\n$ gpumgr'
 	for word in "$@"; do printf ' %s' "$word"; done
 	printf '\n'
-	"$gpumgr" "$@"
+	"$gpumgr" "$@" 2>&1
 }
 
 free_ports() {

@@ -1,6 +1,7 @@
 """Fixtures of the integration tests: daemons that leave nothing behind, and sharding over several processes."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -31,6 +32,20 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_makereport(item, call):
     outcome = yield
     setattr(item, f"report_{call.when}", outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """No test may hang: after a minute it fails where it stands."""
+
+    def give_up(number, frame):
+        raise TimeoutError("the test took too long")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(int(60 * lib.SLOWNESS) if "newcomer" not in item.keywords else 600)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -202,7 +202,12 @@ def test_without_readings_nothing_is_admitted(make_daemon):
 
 def test_the_ledger_works_without_readings(make_daemon):
     services = lib.seed_services()
-    daemon = make_daemon(services, lib.SEED_PHASES, gpu={"backend": "none", "gpus": ["24GiB"]})
+    gpu = {"backend": "none", "gpus": ["24GiB"]}
+    daemon = make_daemon(services, lib.SEED_PHASES, gpu=gpu, start=False)
+    for service in services.values():
+        service["process"]["environment"] = {"GPUMGR_SIM_DIR": str(daemon.sim_dir)}
+    daemon.write_config()
+    daemon.start()
     gpu = daemon.gpu()
     assert gpu["accounting"] == "ledger" and gpu["total_mb"] == CARD_MIB and gpu["used_mb"] is None
     assert gpu["admissible_mb"] == ROOM

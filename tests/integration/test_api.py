@@ -52,9 +52,9 @@ def test_unknown_service(daemon, action):
     assert "nope" in problem["detail"]
 
 
-@pytest.mark.parametrize("name", ["A", "a%00b", "..", "%2e%2e", "a%2Fb", "x" * 300, "a%0d%0aX:y", "%ff%fe", "a;b", "ä"])
+@pytest.mark.parametrize("name", ["A", "a%00b", "..", "%2e%2e", "a%2Fb", "x" * 300, "a%0d%0aX:y", "%ff%fe", "a;b", "%c3%a4"])
 def test_odd_service_names(daemon, name):
-    answer = daemon.request("POST", f"/gpu/service/{name}/start".encode().decode("latin-1"))
+    answer = daemon.request("POST", f"/gpu/service/{name}/start")
     assert answer.status in (400, 404), answer
     daemon.get("/health").ok()
 
@@ -65,7 +65,7 @@ def test_odd_service_names_reach_no_log(daemon):
         assert answer.status in (400, 404) and "root:" not in answer.text
 
 
-@pytest.mark.parametrize("phase", ["0", "-1", "1000000000", "99999999999999999999", "4x", "9", "one%20", "ONE", "%31%00", "1.0", "0x1", "+1", "01"])
+@pytest.mark.parametrize("phase", ["0", "-1", "1000000000", "99999999999999999999", "4x", "9", "one%20", "ONE", "1.0", "0x1", "+1", "01"])
 def test_unknown_phase(daemon, phase):
     problem = daemon.phase(phase).problem(400, "unknown_phase")
     assert problem["detail"]
@@ -163,8 +163,11 @@ def test_bodies_that_are_no_json(daemon):
 
 
 def test_a_body_that_is_too_large(daemon):
-    answer = daemon.post("/gpu/prepare-phase/1", body=b"x" * (8 << 20))
-    assert answer.status == 413, answer
+    size = 8 << 20
+    head = f"POST /gpu/prepare-phase/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
+    data = raw(daemon, head.encode() + b"x" * size)
+    assert data.startswith(b"HTTP/1.1 413"), data[:200]
+    assert b'"too_large"' in data
     assert daemon.ready() == set()
 
 
@@ -192,7 +195,7 @@ def test_a_url_and_headers_that_are_too_large(daemon):
     ],
 )
 def test_bytes_that_are_no_http(daemon, data):
-    raw(daemon, data)
+    raw(daemon, data, timeout=0.5)
     daemon.get("/health").ok()
     assert daemon.ready() == set()
 
@@ -234,14 +237,14 @@ def tcp(port, method, path, headers=None):
 def test_tcp_needs_the_token(make_daemon, tmp_path):
     port = lib.free_port()
     token = tmp_path / "token"
-    token.write_text("open sesame\n")
+    token.write_text("opensesame\n")
     os.chmod(token, 0o600)
     keys = {"listen": [f"127.0.0.1:{port}"], "token_file": str(token)}
     daemon = make_daemon({"a": lib.sim_service(4000, 50)}, keys=keys)
     tcp(port, "GET", "/gpu/status").problem(401, "unauthorized")
     tcp(port, "GET", "/gpu/status", {"Authorization": "Bearer wrong"}).problem(401, "unauthorized")
-    tcp(port, "GET", "/gpu/status", {"Authorization": "Bearer open sesame2"}).problem(401, "unauthorized")
-    right = {"Authorization": "Bearer open sesame"}
+    tcp(port, "GET", "/gpu/status", {"Authorization": "Bearer opensesame2"}).problem(401, "unauthorized")
+    right = {"Authorization": "Bearer opensesame"}
     assert tcp(port, "GET", "/gpu/status", right).ok()["services"]["a"]["state"] == "stopped"
     tcp(port, "GET", "/gpu/status", {**right, "Host": "evil.example"}).problem(403, "wrong_host")
     tcp(port, "GET", "/gpu/status", {**right, "Origin": "http://evil.example"}).problem(403, "wrong_origin")
@@ -330,7 +333,7 @@ def test_metrics_are_well_formed(daemon):
 def test_events_tell_what_happened(daemon):
     with daemon.events() as stream:
         number = daemon.phase(1).ok()["transition"]
-        seen = stream.until(lambda e: e.get("event") == "phase")
+        seen = stream.until(lambda e: e.get("event") == "transition" and e["data"]["data"]["state"] == "done")
     ids = [int(e["id"]) for e in seen if "id" in e]
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
     for event in seen:
@@ -350,7 +353,8 @@ def test_events_tell_what_happened(daemon):
     assert all(s["transition"] == number for s in steps)
     transitions = [e["data"]["data"] for e in seen if e["event"] == "transition"]
     assert transitions[-1]["state"] == "done" and transitions[-1]["outcome"] == "done"
-    assert seen[-1]["data"]["data"]["number"] == 1
+    [phase] = [e for e in seen if e["event"] == "phase"]
+    assert phase["data"]["data"]["number"] == 1 and phase["data"]["subject"] == "one"
 
 
 def test_events_are_resumed(daemon):
@@ -409,8 +413,8 @@ def test_logs_and_their_tail(make_daemon):
     assert len(everything) >= 30
     assert answer.text.splitlines() == everything[-5:]
     assert daemon.get("/gpu/service/chatty/logs?tail=0").text == ""
-    assert len(daemon.get("/gpu/service/chatty/logs?tail=1000000").text.splitlines()) == len(everything)
-    for tail in ("-1", "x", "", "1e3"):
+    assert len(daemon.get("/gpu/service/chatty/logs?tail=100000").text.splitlines()) == len(everything)
+    for tail in ("-1", "x", "", "1e3", "100001"):
         daemon.get(f"/gpu/service/chatty/logs?tail={tail}").problem(400, "bad_request")
     daemon.get("/gpu/service/nope/logs").problem(404, "unknown_service")
 

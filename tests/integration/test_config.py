@@ -63,11 +63,11 @@ BAD = {
     "bad url": ('"http://127.0.0.1:8099/health"', '"ftp://127.0.0.1/x"', 11, ["services.vidi.health.http"]),
     "duration": ("timeout: 90s", "timeout: soon", 11, ["services.vidi.health.timeout"]),
     "version": ("version: 1", "version: 2", 1, ["version"]),
-    "yaml": ("phases:", "phases: [", 4, []),
+    "yaml": ("phases:", "phases: [", 5, ["YAML"]),
     "tab": ("    vram: 4000MiB", "\tvram: 4000MiB", 8, []),
     "two of a kind": ("    priority: 40", "    priority: 40\n    priority: 41", 10, ["priority"]),
     "bad backend": ("backend: sim", "backend: simm", 2, ["gpu.backend", "sim"]),
-    "unset variable": ("/opt/vidi/start.sh", "${env.GPUMGR_SURELY_NOT_SET}/x", 10, ["GPUMGR_SURELY_NOT_SET"]),
+    "unset variable": ("/opt/vidi/start.sh", '"${env.GPUMGR_SURELY_NOT_SET}/x"', 10, ["GPUMGR_SURELY_NOT_SET"]),
 }
 
 

@@ -1,6 +1,7 @@
 """The daemon's own life: crashes, restarts, adoption, strangers on a service's port, two daemons at once."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -212,8 +213,9 @@ def test_a_user_can_run_it(make_daemon):
     daemon = make_daemon(lib.seed_services(), lib.SEED_PHASES, start=False)
     who = as_nobody(daemon)
     os.chmod(daemon.config_path, 0o644)
-    for folder in (daemon.root, daemon.socket.parent, daemon.sim_dir):
-        os.chmod(folder, 0o777)
+    if who:
+        for folder in (daemon.root, daemon.socket.parent, daemon.sim_dir, daemon.sim_dir / "0"):
+            shutil.chown(folder, "nobody", "nogroup")
     command = [lib.GPUMGRD, "-c", daemon.config_path, "--socket", daemon.socket, "--state-dir", daemon.state_dir]
     with open(daemon.log_path, "ab") as log:
         daemon.process = subprocess.Popen(

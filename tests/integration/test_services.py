@@ -215,7 +215,7 @@ def test_environment_directory_and_gpu(make_daemon, tmp_path):
     daemon = make_daemon({"a": lib.shell_service(script, port=port, process=process)})
     daemon.start_service("a").ok()
     log = daemon.service_log("a")
-    assert f"dir={tmp_path} gpu=0 colour=light blue sim={daemon.sim_dir}" in log
+    assert f"dir={tmp_path} gpu=GPU-sim-0 colour=light blue sim={daemon.sim_dir}" in log
     stdin = os.readlink(f"/proc/{daemon.service('a')['pid']}/fd/0")
     assert stdin == "/dev/null"
 
@@ -324,7 +324,7 @@ def test_a_start_that_works_the_second_time(make_daemon, tmp_path):
 
 @pytest.mark.parametrize(
     "option",
-    ["--never-healthy", "--hang-health", "--redirect-health", "--rubbish-health", "--endless-health"],
+    ["--never-healthy", "--hang-health", "--redirect-health", "--rubbish-health"],
 )
 def test_health_that_never_comes(make_daemon, option):
     services = {
@@ -342,6 +342,19 @@ def test_health_that_never_comes(make_daemon, option):
     eventually(lambda: daemon.gpu()["committed_mb"] == 0, "its room is free again")
     assert daemon.state("sick") == "error" and daemon.service("sick")["error"]
     daemon.start_service("sound").ok()
+
+
+def test_an_answer_without_an_end_harms_nobody(make_daemon):
+    """Its status is good; what follows is cut off."""
+    service = lib.sim_service(4000, 50, "--endless-health")
+    service["health"].update({"interval": "0.1s", "retries": 2})
+    daemon = make_daemon({"talker": service})
+    daemon.start_service("talker").ok()
+    time.sleep(0.5)
+    assert daemon.state("talker") == "ready"
+    memory = next(line for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines() if "RssAnon" in line)
+    assert int(memory.split()[1]) < 30000 * SLOWNESS * 10, memory
+    daemon.stop_service("talker").ok()
 
 
 def test_a_slow_boot_is_no_failure(make_daemon):

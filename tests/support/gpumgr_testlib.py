@@ -319,6 +319,7 @@ class Daemon:
         self.log_path = self.root / "gpumgrd.log"
         self.socket.parent.mkdir()
         self.sim_dir.mkdir()
+        (self.sim_dir / "0").mkdir()
         self.user = user
         self.process = None
         self.cgroups = set()
@@ -328,6 +329,7 @@ class Daemon:
             "gpu": {
                 "backend": "sim",
                 "reserve": f"{RESERVE_MIB}MiB",
+                "interval": "200ms",
                 "sim": {"dir": str(self.sim_dir), "gpus": [CARD_MIB]},
             },
         }
@@ -442,9 +444,9 @@ class Daemon:
                 process.kill()
             process.wait()
         self.remember_cgroups()
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
             try:
-                self.post("/gpu/release-all", timeout=20)
+                self.post("/gpu/release-all", timeout=10)
             except OSError as error:
                 complaints.append(f"release-all at the end: {error!r}")
         if self.process is not None:
