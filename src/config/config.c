@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/parse.h"
 #include "config/schema.h"
 
 size_t config_find_service(const struct config *config, const char *name)
@@ -15,8 +16,7 @@ size_t config_find_service(const struct config *config, const char *name)
 	return SIZE_MAX;
 }
 
-/* 0: it is not the number of a phase. No sign, no leading zero: exactly as it stands in the file. */
-static int parse_number(const char *text)
+int phase_number(const char *text)
 {
 	size_t length = strlen(text);
 	if (length == 0 || length > 9 || text[0] == '0' || text[strspn(text, "0123456789")] != '\0')
@@ -26,7 +26,7 @@ static int parse_number(const char *text)
 
 size_t config_find_phase(const struct config *config, const char *name_or_number)
 {
-	int number = parse_number(name_or_number);
+	int number = phase_number(name_or_number);
 	for (size_t i = 0; i < config->n_phases; i++) {
 		const struct phase_config *phase = &config->phases[i];
 		if (number != 0 && phase->number == number)

@@ -210,15 +210,6 @@ static size_t count_named(struct parser *parser, const struct option *option, ya
 	return parser_has_few_entries(parser, n) ? n : 0;
 }
 
-/* 0: it is not the number of a phase. */
-static int parse_phase_number(const char *text)
-{
-	size_t length = strlen(text);
-	if (length == 0 || length > 9 || text[0] == '0' || text[strspn(text, "0123456789")] != '\0')
-		return 0;
-	return atoi(text);
-}
-
 static void read_phase(
 	struct parser *parser, const struct option *option, const char *name, yaml_node_t *key, yaml_node_t *value)
 {
@@ -226,7 +217,7 @@ static void read_phase(
 	struct config *config = parser->config;
 	struct phase_config *phase = &config->phases[config->n_phases];
 	struct position at = node_position(key);
-	phase->number = parse_phase_number(name);
+	phase->number = phase_number(name);
 	if (phase->number == 0)
 		parser_error(parser, at,
 			"is not the number of a phase (expected a positive integer; the name goes inside: 4: {name: "

@@ -90,5 +90,8 @@ void parser_read_items(
 /* Reads the document into parser->config, defaults included; what is wrong goes into the report. */
 void parser_read_document(struct parser *parser);
 
+/* A positive integer without sign and leading zeros; 0: the text is none. */
+int phase_number(const char *text);
+
 /* check.c: what can only be said with the whole file in hand; resolves the names that phases use. */
 void parser_check(struct parser *parser);
