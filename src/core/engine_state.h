@@ -78,6 +78,7 @@ struct request {
 	struct transition record; /* first: what the outside sees */
 	uint64_t arrival;
 	size_t n_tickets;
+	bool looked_at; /* it had its look at what is free; `gates` holds since then */
 	gpu_set gates; /* while it waits */
 };
 

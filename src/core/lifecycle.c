@@ -80,6 +80,8 @@ static uint64_t starting_interval(const struct engine *engine, const struct serv
 
 static void plan_probe(struct engine *engine, struct service *service)
 {
+	if (service->probe_lost_ms != DEADLINE_NONE)
+		return; /* one at a time: the answer to that one plans the next */
 	uint64_t interval = service->state == SERVICE_STARTING ? starting_interval(engine, service)
 							       : service->definition.health_interval_ms;
 	service->probe_due_ms = engine->now_ms + interval;
@@ -261,7 +263,8 @@ void lifecycle_stop(struct engine *engine, struct service *service, bool force, 
 	service->stop_wanted |= wanted;
 	if (again && (!force || is_killed))
 		return;
-	forget_probes(service);
+	service->probe_due_ms = DEADLINE_NONE;
+	service->failures = 0;
 	service->start_deadline_ms = DEADLINE_NONE;
 	service->stop_failed = false;
 	service->stop_deadline_ms = engine->now_ms + service->definition.stop_timeout_ms;

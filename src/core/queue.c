@@ -338,13 +338,18 @@ static void sort_queue(struct engine *engine)
 	}
 }
 
-/* To be overtaken is to see somebody who came later get the GPUs that one waits for. */
+/*
+ * To be overtaken is to see somebody who came later get the GPUs that one waits for. Who changes nothing there, or
+ * only ends what is ended by force anyway, overtakes nobody.
+ */
 static void note_overtaking(struct engine *engine, const struct request *begun)
 {
+	if (begun->record.n_steps == 0 || begun->record.spec.force)
+		return;
 	for (size_t i = 0; i < engine->n_queue; i++) {
 		struct request *waiting = engine->queue[i];
-		bool looked_at = waiting->gates != 0;
-		bool is_rival = looked_at ? (waiting->gates & begun->record.gpus) != 0 : begun->record.gpus != 0;
+		gpu_set wanted = waiting->looked_at ? waiting->gates : GPU_SET_ALL;
+		bool is_rival = (wanted & begun->record.gpus) != 0;
 		if (waiting->arrival < begun->arrival && waiting->record.state == TRANSITION_QUEUED && is_rival)
 			waiting->record.overtaken++;
 	}
@@ -390,6 +395,7 @@ static void set_waiting(
 	bool is_news = record->state != state || strcmp(record->detail, why) != 0;
 	record->state = state;
 	request->gates = gates;
+	request->looked_at = true;
 	if (!is_news)
 		return;
 	snprintf(record->detail, sizeof(record->detail), "%s", why);
@@ -615,13 +621,14 @@ static enum turn try_request(struct engine *engine, size_t place, gpu_set runnin
 	struct request *request = engine->queue[place];
 	if (!is_stop(request))
 		return try_placing(engine, request, running | gated);
+	if (request->record.spec.force)
+		return try_stopping(engine, request, running); /* what it ends is ended already */
 	if (comes_after_start(engine, place)) {
 		set_waiting(
 			engine, request, TRANSITION_QUEUED, 0, "waits for a request before it about the same service");
 		return TURN_WAITS;
 	}
-	/* A stop takes nothing from those that wait before it, so else they do not hold it up. */
-	return try_stopping(engine, request, running);
+	return try_stopping(engine, request, running | gated);
 }
 
 /* One pass in the order of the queue; true when something began, for then the rest must be looked at anew. */
@@ -638,8 +645,7 @@ static bool run_once(struct engine *engine)
 			engine->retry_ms = engine->now_ms + RETRY_MS;
 			return false;
 		case TURN_WAITS:
-			if (!is_stop(request))
-				gated |= request->gates;
+			gated |= request->gates;
 			break;
 		}
 	}
