@@ -168,7 +168,7 @@ def test_rubbish_in_the_folder_of_the_simulated_card(make_daemon):
     (folder / "12").mkdir()
     (folder / ".hidden").write_text("5")
     daemon.start_service("a").ok()
-    assert daemon.gpu()["used_mb"] == 4000
+    eventually(lambda: daemon.gpu()["used_mb"] == 4000, "the service shows, the rubbish does not")
     assert daemon.gpu()["foreign_mb"] == 0
 
 
@@ -255,7 +255,7 @@ def test_memory_that_never_comes_back_is_a_strangers(make_daemon):
     daemon.write_config()
     daemon.start()
     daemon.start_service("slow").ok()
-    with daemon.events() as events:
+    with daemon.events(timeout=8) as events:
         answer = daemon.start_service("next", timeout=30)
         assert answer.status in (409, 500), answer
         assert answer.json["code"] in ("insufficient_vram", "stop_failed"), answer

@@ -319,7 +319,9 @@ class Daemon:
         self.log_path = self.root / "gpumgrd.log"
         self.socket.parent.mkdir()
         self.sim_dir.mkdir()
+        # What gpumgrd would write itself; services that are started before or without it need it.
         (self.sim_dir / "0").mkdir()
+        (self.sim_dir / "sizes").write_text(f"{CARD_MIB}\n")
         self.user = user
         self.process = None
         self.cgroups = set()
