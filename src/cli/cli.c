@@ -265,13 +265,40 @@ int cli_problem(struct cli *cli, const struct client_answer *answer)
 	return problem_status(json_string_value(json_object_get(answer->json, "code")));
 }
 
+/* In ASCII, on a terminal: it would obey some of what JSON allows in a text, DEL among it. */
+static void put_ascii_json(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text == 0x7f)
+			fputs("\\u007f", stdout);
+		else
+			putchar(*text);
+}
+
+static void dump_json(const struct cli *cli, const json_t *json, size_t flags)
+{
+	flags |= JSON_ENCODE_ANY | JSON_REAL_PRECISION(15);
+	if (cli->terminal.is_tty)
+		flags |= JSON_ENSURE_ASCII;
+	char *text = json_dumps(json, flags);
+	if (text == NULL)
+		out_of_memory();
+	if (cli->terminal.is_tty)
+		put_ascii_json(text);
+	else
+		fputs(text, stdout);
+	putchar('\n');
+	free(text);
+}
+
 void cli_dump_json(const struct cli *cli, const json_t *json)
 {
-	size_t flags = JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15);
-	if (cli->terminal.is_tty)
-		flags |= JSON_ENSURE_ASCII; /* a terminal would obey some of what JSON allows in a text */
-	json_dumpf(json, stdout, flags);
-	putchar('\n');
+	dump_json(cli, json, JSON_INDENT(2));
+}
+
+void cli_print_line_json(const struct cli *cli, const json_t *json)
+{
+	dump_json(cli, json, JSON_COMPACT);
 }
 
 void cli_print_json(const struct cli *cli, const struct client_answer *answer)

@@ -109,6 +109,7 @@ int problem_status(const char *code);
 /* The JSON of an answer on stdout: as it came, or indented and in ASCII on a terminal. */
 void cli_print_json(const struct cli *cli, const struct client_answer *answer);
 void cli_dump_json(const struct cli *cli, const json_t *json);
+void cli_print_line_json(const struct cli *cli, const json_t *json);
 
 /* Every failure of writing to stdout, at the end. */
 int cli_finish_output(int status);

@@ -26,8 +26,8 @@ static int check(struct cli *cli, const char *path)
 		cli_fail(0, "%s: %s", path, strerror(-r));
 	char *clean = text_clean(path, false);
 	if (r == 0)
-		cli_say(cli, "%s: good: %zu services, %zu phases\n", cli_keep(cli, clean), config->n_services,
-			config->n_phases);
+		cli_say(cli, "%s: good: %zu service%s, %zu phase%s\n", cli_keep(cli, clean), config->n_services,
+			config->n_services == 1 ? "" : "s", config->n_phases, config->n_phases == 1 ? "" : "s");
 	else
 		free(clean);
 	config_free(config);

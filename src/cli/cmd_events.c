@@ -25,9 +25,7 @@ static void print_event(struct listener *listener, const struct sse_event *event
 	const char *subject = json_words(cli, json, "subject");
 	const char *text = json_words(cli, json_object_get(json, "data"), "text");
 	if (cli->json && json_is_object(json)) {
-		size_t flags = JSON_COMPACT | (cli->terminal.is_tty ? JSON_ENSURE_ASCII : 0);
-		json_dumpf(json, stdout, flags);
-		putchar('\n');
+		cli_print_line_json(cli, json);
 	} else if (type != NULL) {
 		printf("%s  %-14s  %s\n", time != NULL ? time : "-", type,
 			text != NULL              ? text

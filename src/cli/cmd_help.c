@@ -12,11 +12,10 @@ static const char exit_statuses[] = "Exit status:\n"
 				    "  4  it does not fit; what is in the way is listed\n"
 				    "  5  timed out waiting\n";
 
-static const char environment[] =
-	"Environment:\n"
-	"  GPUMGR_SOCKET, GPUMGR_URL        where the daemon is; --socket and --url come first\n"
-	"  GPUMGR_TOKEN, GPUMGR_TOKEN_FILE  the daemon's token, for --url\n"
-	"  NO_COLOR                         no colours\n";
+static const char environment[] = "Environment:\n"
+				  "  GPUMGR_SOCKET, GPUMGR_URL        where the daemon is, unless an option says it\n"
+				  "  GPUMGR_TOKEN, GPUMGR_TOKEN_FILE  the daemon's token, for --url\n"
+				  "  NO_COLOR                         no colours\n";
 
 static void print_options(unsigned options, FILE *out)
 {

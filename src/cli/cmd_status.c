@@ -9,6 +9,7 @@
 
 #define BAR_WIDTH_MIN 20
 #define BAR_WIDTH_MAX 60
+#define LEGEND_WIDTH 50
 
 static const struct column gpu_columns[] = {
 	{ "GPU" },
@@ -124,6 +125,17 @@ static void print_bar(struct cli *cli, const json_t *gpu)
 	putchar('\n');
 }
 
+static void print_legend(const struct cli *cli)
+{
+	static const size_t one[BAR_PARTS][BAR_PARTS] = { { 1 }, { 0, 1 }, { 0, 0, 1 }, { 0, 0, 0, 1 } };
+	static const char *const names[BAR_PARTS] = { "services", "committed", "foreign", "free" };
+	printf("       ");
+	for (int part = 0; part < BAR_PARTS; part++) {
+		bar_print(one[part], stdout, cli->terminal.utf8, cli->terminal.colors);
+		printf(" %s%s", names[part], part + 1 < BAR_PARTS ? "  " : "\n");
+	}
+}
+
 static void print_bars(struct cli *cli, const json_t *gpus)
 {
 	size_t i;
@@ -131,14 +143,8 @@ static void print_bars(struct cli *cli, const json_t *gpus)
 	if (cli->terminal.width < BAR_WIDTH_MIN + 8)
 		return;
 	json_array_foreach(gpus, i, gpu) print_bar(cli, gpu);
-	static const size_t one[BAR_PARTS][BAR_PARTS] = { { 1 }, { 0, 1 }, { 0, 0, 1 }, { 0, 0, 0, 1 } };
-	static const char *const names[BAR_PARTS] = { "services", "committed", "foreign", "free" };
-	printf("       ");
-	for (int part = 0; part < BAR_PARTS; part++) {
-		bar_print(one[part], stdout, cli->terminal.utf8, cli->terminal.colors);
-		printf(" %s  ", names[part]);
-	}
-	putchar('\n');
+	if (cli->terminal.width >= LEGEND_WIDTH)
+		print_legend(cli);
 }
 
 static void print_gpus(struct cli *cli, const json_t *gpus)

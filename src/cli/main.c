@@ -24,13 +24,14 @@ const struct command commands[] = {
 		.run = cmd_status,
 		.usage = "",
 		.help = "GPUs, services, leases, the queue and what is under way",
-		.details = "VRAM is in MiB. `used' is what is measured now, `admissible' what may still be admitted.\n",
+		.details = "VRAM is in MiB. USED is what is measured now, ADMISSIBLE what may still be\n"
+			   "admitted.\n",
 	},
 	{
 		.name = "phase",
 		.run = cmd_phase,
 		.usage = "N|NAME [--wait S] [--async]",
-		.help = "prepare a phase: make room, start its services, wait until they are healthy",
+		.help = "make room for a phase and start its services",
 		.options = ACTION_OPTIONS,
 		.min_words = 1,
 		.max_words = 1,
@@ -46,8 +47,8 @@ const struct command commands[] = {
 		.max_words = 2,
 		.completion = COMPLETE_WORDS,
 		.words = "phase start",
-		.details = "Exit status 4 when it would not fit.\n\nExamples:\n  gpumgr plan phase 4\n  gpumgr plan "
-			   "start ollama\n",
+		.details = "Exit status 4 when it would not fit.\n\n"
+			   "Examples:\n  gpumgr plan phase 4\n  gpumgr plan start ollama\n",
 	},
 	{
 		.name = "start",
@@ -95,12 +96,13 @@ const struct command commands[] = {
 		.min_words = 1,
 		.max_words = 1,
 		.completion = COMPLETE_SERVICE,
-		.details = "Exit status 5 when it was not ready in time, 1 when it failed and nothing starts it.\n",
+		.details = "Exit status 5 when it was not ready in time, 1 when it failed and nothing is\n"
+			   "about to start it.\n",
 	},
 	{
 		.name = "run",
 		.run = cmd_run,
-		.usage = "[SVC ...|--phase N|--vram SIZE] [--mode M] [--wait S] [--priority P] -- CMD ...",
+		.usage = "[SVC ...|--phase N|--vram SIZE] [OPTIONS] -- CMD ...",
 		.help = "hold a lease while CMD runs (not in this version)",
 		.options = OPTION_BIT(OPTION_PHASE) | OPTION_BIT(OPTION_VRAM) | OPTION_BIT(OPTION_MODE) |
 			OPTION_BIT(OPTION_WAIT) | OPTION_BIT(OPTION_PRIORITY),
@@ -133,8 +135,8 @@ const struct command commands[] = {
 		.min_words = 1,
 		.max_words = 1,
 		.completion = COMPLETE_SERVICE,
-		.details = "On a terminal, escape sequences in the log are left out; in a pipe the log is passed on as "
-			   "it is.\n",
+		.details = "On a terminal, escape sequences in the log are left out; in a pipe the log is\n"
+			   "passed on as it is.\n",
 	},
 	{
 		.name = "events",
@@ -153,8 +155,8 @@ const struct command commands[] = {
 		.max_words = 2,
 		.completion = COMPLETE_WORDS,
 		.words = "check reference schema",
-		.details = "Needs no daemon. `check' lists all problems as FILE:LINE:COLUMN: and exits with 2 if one "
-			   "is an error.\n",
+		.details = "Needs no daemon. `check' lists all problems as FILE:LINE:COLUMN: and exits\n"
+			   "with 2 if one of them is an error.\n",
 	},
 	{
 		.name = "version",
