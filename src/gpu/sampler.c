@@ -292,13 +292,21 @@ static void abandon(struct child *child, const char *why)
 {
 	struct sampler *sampler = child->sampler;
 	uint64_t lived_ms = drop_child(sampler);
-	close_socket(child);
 	kill_child(child);
+	close_socket(child);
 	child->next = sampler->abandoned;
 	sampler->abandoned = child;
 	sampler->n_abandoned++;
 	schedule_restart(sampler, lived_ms);
 	report(sampler, "the GPU sampler (process %d) %s; it is being replaced", child->pid, why);
+}
+
+/* False: it cannot be reaped yet. A debugger that traces it holds it back even when it has ended. */
+static bool try_reap(const struct child *child, int *ret_status)
+{
+	*ret_status = 0;
+	pid_t reaped = waitpid(child->pid, ret_status, WNOHANG);
+	return reaped != 0 && (reaped > 0 || errno != EINTR);
 }
 
 static void forget_abandoned(struct sampler *sampler, struct child *child)
@@ -322,18 +330,34 @@ static void report_exit(struct sampler *sampler, pid_t pid, int status)
 			WEXITSTATUS(status));
 }
 
+/* Tries again with those that had ended and could not be reaped. */
+static void sweep_abandoned(struct sampler *sampler)
+{
+	int status;
+	for (struct child *next, *child = sampler->abandoned; child != NULL; child = next) {
+		next = child->next;
+		if (!try_reap(child, &status))
+			continue;
+		forget_abandoned(sampler, child);
+		close_child(child);
+	}
+}
+
 static void handle_exit(uv_poll_t *poll, int poll_status, int events)
 {
 	(void)poll_status;
 	(void)events;
 	struct child *child = poll->data;
 	struct sampler *sampler = child->sampler;
-	int status = 0;
-	pid_t pid = child->pid;
-	pid_t reaped = waitpid(pid, &status, WNOHANG);
-	if (reaped == 0 || (reaped < 0 && errno == EINTR))
-		return;
 	bool is_current = child == sampler->child;
+	int status;
+	pid_t pid = child->pid;
+	if (!try_reap(child, &status)) {
+		uv_poll_stop(poll); /* it would only spin */
+		if (is_current)
+			abandon(child, "has ended and is held by a debugger");
+		return;
+	}
 	if (is_current)
 		schedule_restart(sampler, drop_child(sampler));
 	else
@@ -374,6 +398,7 @@ static int handle_frame(struct child *child, const uint8_t *bytes, size_t length
 	child->has_reported = true;
 	sampler->is_troubled = false;
 	set_timer(sampler, patience_ms(sampler));
+	sweep_abandoned(sampler);
 	if (sampler->is_untold)
 		tell(sampler, SAMPLER_COMMAND_INTERVAL, (uint32_t)interval_ms(sampler));
 	sampler->listener.handle_sample(sampler->listener.context, sample);
@@ -452,6 +477,7 @@ static void handle_late(struct sampler *sampler, bool was_stalled)
 
 static void handle_restart(struct sampler *sampler)
 {
+	sweep_abandoned(sampler);
 	if (sampler->n_abandoned >= ABANDONED_MAX) {
 		set_timer(sampler, RESTART_MOST_MS);
 		return;
@@ -514,29 +540,32 @@ int sampler_create(uv_loop_t *loop, const struct gpu_config *config, const struc
 	return 0;
 }
 
-/* Waits for a killed child; `*left_ms` is what may still be waited. One that is stuck is left to the system. */
-static void reap(struct child *child, int *left_ms)
+/* Waits for a killed child, until `deadline_ns` at most. One that is stuck is left to the system. */
+static void reap(struct child *child, uint64_t deadline_ns)
 {
 	struct pollfd waited = { .fd = child->pidfd, .events = POLLIN };
-	uint64_t before = uv_hrtime();
-	while (poll(&waited, 1, *left_ms) < 0 && errno == EINTR)
-		;
-	*left_ms -= (int)((uv_hrtime() - before) / 1000000);
-	if (*left_ms < 0)
-		*left_ms = 0;
-	waitpid(child->pid, NULL, WNOHANG);
+	int status;
+	while (!try_reap(child, &status)) {
+		uint64_t now = uv_hrtime();
+		if (now >= deadline_ns)
+			return;
+		if (waited.revents != 0) /* ended, yet held back */
+			poll(NULL, 0, 1);
+		else
+			poll(&waited, 1, (int)((deadline_ns - now) / 1000000) + 1);
+	}
 }
 
 static void end_children(struct child *children)
 {
 	for (struct child *child = children; child != NULL; child = child->next) {
-		close_socket(child);
 		kill_child(child);
+		close_socket(child);
 	}
-	int left_ms = DESTROY_MS;
+	uint64_t deadline_ns = uv_hrtime() + DESTROY_MS * 1000000ull;
 	for (struct child *next, *child = children; child != NULL; child = next) {
 		next = child->next;
-		reap(child, &left_ms);
+		reap(child, deadline_ns);
 		child->sampler = NULL;
 		close_child(child);
 	}
