@@ -1,0 +1,286 @@
+/* The checker's books on memory: what a card holds as far as the engine could know. Must not read the engine's. */
+#include <string.h>
+
+#include "checker.h"
+
+#define STALE_MS 10000
+#define RECLAIM_MS 5000
+#define WIDE INT64_MAX
+
+static int64_t larger(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static const struct gpu_facts *facts_of(const struct checker *checker, size_t gpu)
+{
+	const struct gpu_facts *facts = &checker->reading.gpus[gpu];
+
+	if (!checker->has_reading || gpu >= checker->reading.n_gpus || !facts->has_used)
+		return NULL;
+	return checker->now - checker->reading.taken_ms > STALE_MS ? NULL : facts;
+}
+
+enum accounting_mode account_mode(const struct checker *checker, size_t gpu)
+{
+	const struct gpu_facts *facts = facts_of(checker, gpu);
+
+	if (facts == NULL)
+		return ACCOUNTING_LEDGER;
+	return facts->has_processes ? ACCOUNTING_PROCESS : ACCOUNTING_TOTAL;
+}
+
+bool account_total(const struct checker *checker, size_t gpu, uint32_t *ret_mib)
+{
+	const struct gpu_facts *facts = facts_of(checker, gpu);
+
+	if (facts != NULL && facts->has_total)
+		*ret_mib = facts->total_mib;
+	else if (gpu < checker->setup.config.n_gpus)
+		*ret_mib = checker->setup.totals_mib[gpu];
+	else
+		return false;
+	return true;
+}
+
+uint32_t account_reserve(const struct checker *checker, size_t gpu)
+{
+	uint32_t total = 0;
+
+	account_total(checker, gpu, &total);
+	return size_on_card(checker->setup.config.reserve, total);
+}
+
+uint32_t account_declared(const struct checker *checker, size_t service, size_t gpu)
+{
+	struct size_value vram = checker->setup.services[service].vram;
+	uint32_t total = 0;
+
+	if (!account_total(checker, gpu, &total) && vram.percent != 0)
+		return 0;
+	return size_on_card(vram, total);
+}
+
+struct range account_commitment(const struct checker *checker, size_t service, size_t gpu)
+{
+	const struct told *told = &checker->told[service];
+	uint32_t declared = account_declared(checker, service, gpu);
+	struct range range = { 0, 0 };
+
+	if (told->alive) {
+		int64_t base = (told->gpus & GPU_BIT(gpu)) != 0 ? declared : 0;
+
+		range.lo = larger(base, told->peak_lo_mib[gpu]);
+		range.hi = larger(base, told->peak_hi_mib[gpu]);
+	}
+	if (told->planned != 0 && (told->planned_gpus & GPU_BIT(gpu)) != 0) {
+		range.hi = told->alive ? range.hi + declared : declared;
+		if (!told->alive)
+			range.lo = declared;
+	}
+	return range;
+}
+
+static bool is_unsettled(const struct checker *checker, const struct pending *pending)
+{
+	return !checker->has_reading || !checker->reading.gpus[0].has_used ||
+		checker->reading.taken_ms <= pending->end_ms;
+}
+
+/* What ended services may still hold although the reading in force cannot say so. */
+static int64_t unsettled_mib(const struct checker *checker, size_t gpu, bool surely)
+{
+	int64_t sum = 0;
+
+	for (size_t i = 0; i < checker->n_pending; i++) {
+		const struct pending *pending = &checker->pending[i];
+
+		if (checker->now - pending->end_ms >= RECLAIM_MS)
+			continue;
+		if (surely && (pending->is_doubtful || checker->reading.taken_ms == pending->end_ms))
+			continue; /* at the same millisecond: both readings of "younger" are right */
+		if (is_unsettled(checker, pending))
+			sum += (int64_t)pending->mib[gpu];
+	}
+	return sum;
+}
+
+/* For a moment more may be counted than has to be, on any GPU. */
+static bool has_unsettled(const struct checker *checker)
+{
+	for (size_t i = 0; i < checker->n_pending; i++) {
+		if (is_unsettled(checker, &checker->pending[i]))
+			return true;
+	}
+	return false;
+}
+
+static struct range others_by_process(const struct checker *checker, size_t gpu)
+{
+	const struct gpu_facts *facts = &checker->reading.gpus[gpu];
+	int64_t measured = 0;
+	struct range range;
+
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		if (checker->told[s].alive)
+			measured += checker->reading.measured_mib[gpu][s];
+	}
+	range.lo = range.hi = larger(0, facts->used_mib - measured);
+	if (!has_unsettled(checker))
+		return range;
+	range.lo = larger(range.lo, unsettled_mib(checker, gpu, true));
+	range.hi = WIDE;
+	return range;
+}
+
+static struct range others_by_total(const struct checker *checker, size_t gpu)
+{
+	int64_t used = checker->reading.gpus[gpu].used_mib, most = 0, least = 0;
+	struct range range;
+
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		struct range commitment = account_commitment(checker, s, gpu);
+
+		most += commitment.hi;
+		least += checker->told[s].alive ? commitment.lo : 0;
+	}
+	range.lo = larger(larger(checker->baseline_lo[gpu], used - most), 0);
+	range.hi = larger(larger(checker->baseline_hi[gpu], used - least), 0);
+	if (has_unsettled(checker)) {
+		range.lo = checker->baseline_lo[gpu] + unsettled_mib(checker, gpu, true);
+		range.hi = WIDE;
+	}
+	return range;
+}
+
+struct range account_others(const struct checker *checker, size_t gpu)
+{
+	switch (account_mode(checker, gpu)) {
+	case ACCOUNTING_PROCESS:
+		return others_by_process(checker, gpu);
+	case ACCOUNTING_TOTAL:
+		return others_by_total(checker, gpu);
+	default:
+		return (struct range){ 0, unsettled_mib(checker, gpu, false) };
+	}
+}
+
+bool account_is_settling(const struct checker *checker)
+{
+	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
+		if (checker->last_end_ms[g] != SIM_NEVER && checker->now - checker->last_end_ms[g] < RECLAIM_MS)
+			return true;
+	}
+	return false;
+}
+
+bool account_is_exact(const struct checker *checker)
+{
+	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
+		struct range others = account_others(checker, g);
+
+		if (others.lo != others.hi)
+			return false;
+		for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+			struct range commitment = account_commitment(checker, s, g);
+
+			if (commitment.lo != commitment.hi)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* What is used without live services, for cards that tell totals only. */
+static void note_baseline(struct checker *checker, size_t gpu)
+{
+	int64_t used = checker->reading.gpus[gpu].used_mib;
+	bool alive = false, planned = false;
+
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		struct range commitment = account_commitment(checker, s, gpu);
+
+		alive = alive || (checker->told[s].alive && commitment.hi > 0);
+		planned = planned || checker->told[s].planned != 0;
+	}
+	if (alive || has_unsettled(checker))
+		return;
+	if (!planned && !account_is_settling(checker)) {
+		checker->baseline_lo[gpu] = checker->baseline_hi[gpu] = used;
+		return;
+	}
+	checker->baseline_lo[gpu] = smaller(checker->baseline_lo[gpu], used);
+	checker->baseline_hi[gpu] = larger(checker->baseline_hi[gpu], used);
+}
+
+static void note_peaks(struct checker *checker, size_t service, size_t gpu)
+{
+	struct told *told = &checker->told[service];
+	uint32_t mib = checker->reading.measured_mib[gpu][service];
+
+	if (!told->alive)
+		return;
+	if (mib > told->peak_hi_mib[gpu])
+		told->peak_hi_mib[gpu] = mib;
+	if (mib > told->peak_lo_mib[gpu] && checker->reading.taken_ms > told->start_ms)
+		told->peak_lo_mib[gpu] = mib;
+}
+
+static void forget_settled(struct checker *checker)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < checker->n_pending; i++) {
+		struct pending *pending = &checker->pending[i];
+
+		if (is_unsettled(checker, pending) && checker->now - pending->end_ms < RECLAIM_MS)
+			checker->pending[kept++] = *pending;
+	}
+	checker->n_pending = kept;
+}
+
+void account_reading(struct checker *checker, const struct event *event)
+{
+	checker->has_reading = true;
+	checker->reading.taken_ms = event->readings.taken_ms;
+	checker->reading.n_gpus = event->readings.n_gpus;
+	for (size_t g = 0; g < event->readings.n_gpus; g++) {
+		checker->reading.gpus[g] = event->readings.gpus[g];
+		memset(checker->reading.measured_mib[g], 0, sizeof(checker->reading.measured_mib[g]));
+		if (!event->readings.gpus[g].has_processes)
+			continue;
+		for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+			checker->reading.measured_mib[g][s] = event->readings.gpus[g].measured_mib[s];
+			note_peaks(checker, s, g);
+		}
+	}
+	forget_settled(checker);
+	for (size_t g = 0; g < event->readings.n_gpus; g++) {
+		if (event->readings.gpus[g].has_used)
+			note_baseline(checker, g);
+	}
+}
+
+void account_ended(struct checker *checker, size_t service, bool is_doubtful)
+{
+	struct pending *pending;
+
+	forget_settled(checker);
+	if (checker->n_pending == MAX_PENDING)
+		return;
+	pending = &checker->pending[checker->n_pending++];
+	*pending = (struct pending){ .end_ms = checker->now, .is_doubtful = is_doubtful, .service = service };
+	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
+		int64_t mib =
+			account_commitment(checker, service, g).lo; /* it is still alive: without what is planned */
+
+		pending->mib[g] = (uint64_t)mib;
+		if (mib > 0)
+			checker->last_end_ms[g] = checker->now;
+	}
+}

@@ -1,0 +1,416 @@
+/* The judge's books on what was told, and the order in which it looks at things. */
+#include "checker.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define AGED 8
+
+void checker_broke(struct checker *checker, const char *rule, const char *format, ...)
+{
+	va_list arguments;
+
+	if (checker->rule != NULL)
+		return;
+	checker->rule = rule;
+	va_start(arguments, format);
+	vsnprintf(checker->message, sizeof(checker->message), format, arguments);
+	va_end(arguments);
+}
+
+void checker_begin(struct checker *checker, const struct setup *setup, struct checker_stats *stats)
+{
+	memset(checker, 0, sizeof(*checker));
+	checker->setup = *setup;
+	checker->stats = stats;
+	for (size_t g = 0; g < SIM_GPUS; g++)
+		checker->last_end_ms[g] = SIM_NEVER;
+	for (size_t s = 0; s < SIM_SERVICES; s++)
+		checker->told[s].allowed = setup->services[s].allowed;
+}
+
+struct ticket *find_ticket(struct checker *checker, uint64_t ticket)
+{
+	for (size_t i = checker->n_tickets; i-- > 0;) {
+		if (checker->tickets[i].ticket == ticket)
+			return &checker->tickets[i];
+	}
+	return NULL;
+}
+
+struct known *find_known(struct checker *checker, uint64_t id)
+{
+	for (size_t i = checker->n_known; i-- > 0;) {
+		if (checker->known[i].id == id)
+			return &checker->known[i];
+	}
+	return NULL;
+}
+
+size_t open_tickets(const struct checker *checker, uint64_t id)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < checker->n_tickets; i++) {
+		const struct ticket *ticket = &checker->tickets[i];
+
+		n += ticket->id == id && !ticket->replied && !ticket->withdrawn;
+	}
+	return n;
+}
+
+/* What is told. */
+
+static void tell_submit(struct checker *checker, const struct event *event)
+{
+	struct ticket *ticket;
+
+	if (checker->n_tickets == MAX_TICKETS)
+		return;
+	ticket = &checker->tickets[checker->n_tickets++];
+	*ticket = (struct ticket){
+		.ticket = event->submit.ticket,
+		.submit_ms = checker->now,
+		.spec = event->submit.spec,
+		.wait_ms = event->submit.spec.wait_ms == WAIT_DEFAULT_MS ? checker->setup.config.wait_ms
+									 : (uint64_t)event->submit.spec.wait_ms,
+	};
+	if (checker->stats != NULL)
+		checker->stats->kinds[event->submit.spec.kind]++;
+}
+
+static void tell_ended(struct checker *checker, const struct event *event)
+{
+	struct told *told = &checker->told[event->service];
+
+	if (!told->alive || told->run != event->run)
+		return;
+	account_ended(checker, event->service, event->kind == EVENT_START_FAILED);
+	told->alive = false;
+	told->probe_out = false;
+	if (checker->stats != NULL)
+		checker->stats->crashes += event->kind == EVENT_GONE && !told->stop_sent;
+}
+
+static void tell_health(struct checker *checker, const struct event *event)
+{
+	struct told *told = &checker->told[event->service];
+
+	if (!told->alive || told->run != event->run)
+		return;
+	told->probe_out = false;
+	told->answer_ms = checker->now;
+	if (!event->healthy)
+		return;
+	if (checker->stats != NULL)
+		checker->stats->ready += !told->was_ready;
+	told->was_ready = true;
+}
+
+static void tell_found(struct checker *checker, const struct event *event)
+{
+	struct told *told = &checker->told[event->service];
+
+	told->looked = true;
+	told->find_out = false;
+	told->found_alive = event->found.alive;
+	told->found_healthy = event->found.healthy;
+}
+
+void checker_tell(struct checker *checker, const struct event *event, uint64_t now)
+{
+	struct told *told = &checker->told[event->service];
+
+	checker->now = now;
+	checker->is_tick = event->kind == EVENT_TICK;
+	switch (event->kind) {
+	case EVENT_TICK:
+		break;
+	case EVENT_READINGS:
+		account_reading(checker, event);
+		break;
+	case EVENT_SUBMIT:
+		tell_submit(checker, event);
+		break;
+	case EVENT_WITHDRAW:
+		if (find_ticket(checker, event->withdraw_ticket) != NULL)
+			find_ticket(checker, event->withdraw_ticket)->withdrawn = true;
+		break;
+	case EVENT_ALLOWED:
+		told->allowed = event->allowed;
+		break;
+	default:
+		break;
+	}
+	if (event->kind == EVENT_FOUND)
+		tell_found(checker, event);
+	else if (event->kind == EVENT_GONE || event->kind == EVENT_START_FAILED)
+		tell_ended(checker, event);
+	else if (event->kind == EVENT_HEALTH)
+		tell_health(checker, event);
+	else if (event->kind == EVENT_STARTED && told->alive && told->run == event->run) {
+		told->started = true;
+		told->started_ms = now;
+	} else if (event->kind == EVENT_STOP_REFUSED && told->run == event->run) {
+		told->stop_sent = false;
+	} else if (event->kind == EVENT_LEADER_ENDED && told->run == event->run) {
+		told->leader_ended = true;
+	}
+}
+
+/* What is seen. */
+
+static bool is_listed(const struct seen_transition *transitions, size_t n, uint64_t id)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (transitions[i].id == id)
+			return true;
+	}
+	return false;
+}
+
+static struct known *note(struct checker *checker, const struct seen_transition *seen)
+{
+	struct known *known = find_known(checker, seen->id);
+
+	if (seen->id == 0)
+		return NULL;
+	if (known == NULL && checker->n_known < MAX_KNOWN) {
+		known = &checker->known[checker->n_known++];
+		*known = (struct known){ .id = seen->id, .spec = seen->spec };
+	}
+	return known;
+}
+
+static bool did_something(const struct seen_transition *seen)
+{
+	for (size_t i = 0; i < seen->n_steps; i++) {
+		if (seen->steps[i].state != STEP_PENDING && seen->steps[i].state != STEP_SKIPPED)
+			return true;
+	}
+	return false;
+}
+
+static bool is_newly_adopted(struct checker *checker, const struct seen_transition *seen)
+{
+	struct known *known = note(checker, seen);
+
+	if (known == NULL || known->adopted)
+		return false;
+	return seen->state == TRANSITION_RUNNING || did_something(seen);
+}
+
+/* Nobody who was before it in the queue and wants the same GPUs was passed by. */
+static void check_overtaking(
+	struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
+{
+	bool adopted_is_aged = adopted->overtaken >= AGED;
+
+	for (size_t i = 0; i < seen->n_queue; i++) {
+		const struct seen_transition *waiting = &seen->queue[i];
+		struct known *known = find_known(checker, waiting->id);
+		gpu_set certain;
+		bool is_aged = waiting->overtaken >= AGED;
+		bool is_before = is_aged != adopted_is_aged      ? is_aged
+			: waiting->priority != adopted->priority ? waiting->priority > adopted->priority
+								 : waiting->id < adopted->id;
+
+		request_gpus(checker, &waiting->spec, &certain);
+		if (waiting->state != TRANSITION_QUEUED || (adopted->spec.kind == REQUEST_STOP && adopted->spec.force))
+			continue;
+		if (known != NULL && adopted->id > waiting->id) {
+			known->overtaken_hi++;
+			known->overtaken_lo += (certain & adopted->gpus) != 0;
+		}
+		require(!is_before || (certain & adopted->gpus) == 0, "overtaken",
+			"#%llu had its turn before #%llu, which waits for the same GPUs",
+			(unsigned long long)adopted->id, (unsigned long long)waiting->id);
+	}
+}
+
+static size_t count_adopted(struct checker *checker, const struct observation *seen)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < seen->n_running; i++)
+		n += is_newly_adopted(checker, &seen->running[i]);
+	for (size_t i = 0; i < seen->n_effects; i++)
+		n += seen->effects[i].effect.kind == EFFECT_REPLY &&
+			is_newly_adopted(checker, &seen->effects[i].answer);
+	return n;
+}
+
+static bool has_stop(const struct seen_transition *transition, size_t service)
+{
+	for (size_t i = 0; i < transition->n_steps; i++) {
+		if (transition->steps[i].plan.action == PLAN_STOP && transition->steps[i].plan.service == service)
+			return true;
+	}
+	return false;
+}
+
+static void adopt(struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
+{
+	struct known *known = find_known(checker, adopted->id);
+
+	check_adoption(checker, adopted, seen, checker->adopts_one);
+	check_overtaking(checker, adopted, seen);
+	known->adopted = true;
+	known->n_steps = adopted->n_steps;
+	memcpy(known->steps, adopted->steps, sizeof(known->steps));
+	for (size_t i = 0; i < adopted->n_steps; i++) {
+		const struct plan_step *step = &adopted->steps[i].plan;
+
+		if (step->action != PLAN_START ||
+			(checker->told[step->service].alive && !has_stop(adopted, step->service)))
+			continue;
+		checker->told[step->service].planned = adopted->id;
+		checker->told[step->service].planned_gpus = step->gpus;
+	}
+	if (checker->stats == NULL)
+		return;
+	checker->stats->aged += adopted->overtaken >= AGED;
+	for (size_t i = 0; i < adopted->n_steps; i++)
+		checker->stats->restarts += adopted->steps[i].plan.reason == PLAN_RESTART;
+}
+
+/* The turn of a transition is judged where it is published, so that what came before it counts. */
+void checker_adopt(struct checker *checker, const struct observation *seen, uint64_t id)
+{
+	for (size_t i = 0; i < seen->n_running; i++) {
+		if (seen->running[i].id == id && is_newly_adopted(checker, &seen->running[i]))
+			adopt(checker, &seen->running[i], seen);
+	}
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		if (seen->effects[i].effect.kind == EFFECT_REPLY && seen->effects[i].answer.id == id &&
+			is_newly_adopted(checker, &seen->effects[i].answer))
+			adopt(checker, &seen->effects[i].answer, seen);
+	}
+}
+
+static void note_all(struct checker *checker, const struct observation *seen)
+{
+	checker->adopts_one = count_adopted(checker, seen) == 1;
+	for (size_t i = 0; i < seen->n_queue; i++)
+		note(checker, &seen->queue[i]);
+}
+
+static void check_published(struct checker *checker, const struct observation *seen)
+{
+	for (size_t i = 0; i < seen->n_running; i++)
+		require(!is_newly_adopted(checker, &seen->running[i]), "unpublished",
+			"#%llu had its turn and nobody said so", (unsigned long long)seen->running[i].id);
+}
+
+/* A plan is not changed once it is adopted, and its steps only go forward. */
+static void check_progress(struct checker *checker, const struct seen_transition *seen)
+{
+	struct known *known = find_known(checker, seen->id);
+
+	if (known == NULL || !known->adopted)
+		return;
+	require(known->n_steps == seen->n_steps, "plan-changed", "#%llu changed its plan",
+		(unsigned long long)seen->id);
+	for (size_t i = 0; i < seen->n_steps && i < known->n_steps; i++) {
+		enum step_state before = known->steps[i].state, after = seen->steps[i].state;
+
+		require(known->steps[i].plan.service == seen->steps[i].plan.service &&
+				known->steps[i].plan.action == seen->steps[i].plan.action,
+			"plan-changed", "#%llu changed its plan", (unsigned long long)seen->id);
+		require(before == after || before == STEP_PENDING || (before == STEP_RUNNING && after >= STEP_DONE),
+			"step-order", "a step of #%llu went from %s to %s", (unsigned long long)seen->id,
+			step_state_name(before), step_state_name(after));
+		known->steps[i].state = after;
+	}
+}
+
+/* Which services hold room for a start that is still to come. */
+static void note_planned(struct checker *checker, const struct observation *seen)
+{
+	for (size_t s = 0; s < checker->setup.config.n_services; s++)
+		checker->told[s].planned = 0;
+	for (size_t i = 0; i < seen->n_running; i++) {
+		for (size_t j = 0; j < seen->running[i].n_steps; j++) {
+			const struct seen_step *step = &seen->running[i].steps[j];
+
+			if (step->plan.action != PLAN_START || step->state != STEP_PENDING)
+				continue;
+			checker->told[step->plan.service].planned = seen->running[i].id;
+			checker->told[step->plan.service].planned_gpus = step->plan.gpus;
+		}
+	}
+}
+
+/* A transition that ended without its start gave the room back. */
+static void forget_planned(struct checker *checker, const struct observation *seen)
+{
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		if (!is_listed(seen->running, seen->n_running, checker->told[s].planned))
+			checker->told[s].planned = 0;
+	}
+}
+
+static void note_states(struct checker *checker, const struct observation *seen)
+{
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		enum service_state state = seen->services[s].state;
+		struct told *told = &checker->told[s];
+
+		if (told->adopted && told->alive)
+			told->gpus = seen->services[s].gpus;
+		if (state != SERVICE_READY && state != SERVICE_BUSY)
+			told->ready_since_ms = 0;
+		else if (told->ready_since_ms == 0)
+			told->ready_since_ms = seen->now;
+	}
+}
+
+/* What is neither queued nor running is over. */
+static void note_ended(struct checker *checker, const struct observation *seen)
+{
+	for (size_t i = 0; i < checker->n_known; i++) {
+		struct known *known = &checker->known[i];
+
+		if (!known->ended)
+			known->ended = !is_listed(seen->queue, seen->n_queue, known->id) &&
+				!is_listed(seen->running, seen->n_running, known->id);
+	}
+}
+
+static void check_nothing(struct checker *checker, const struct observation *seen)
+{
+	if (!checker->expects_nothing)
+		return;
+	checker->expects_nothing = false;
+	require(seen->n_effects == 0, "stale-news", "news of a run that is over had an effect");
+	require(seen->version == checker->before.version, "stale-news", "news of a run that is over changed the page");
+}
+
+void checker_judge(struct checker *checker, const struct observation *seen)
+{
+	check_nothing(checker, seen);
+	forget_planned(checker, seen);
+	note_all(checker, seen);
+	check_effects(checker, seen);
+	check_published(checker, seen);
+	for (size_t i = 0; i < seen->n_running; i++)
+		check_progress(checker, &seen->running[i]);
+	note_planned(checker, seen);
+	note_states(checker, seen);
+	check_status(checker, seen);
+	check_queue(checker, seen);
+	check_deadline(checker, seen);
+	note_ended(checker, seen);
+	for (size_t g = 0; checker->stats != NULL && g < seen->n_gpus; g++)
+		checker->stats->modes[seen->gpus[g].account.mode]++;
+	observation_copy(&checker->before, seen);
+	checker->has_before = true;
+}
+
+void checker_end(struct checker *checker)
+{
+	for (size_t i = 0; i < checker->n_tickets; i++)
+		require(checker->tickets[i].replied || checker->tickets[i].withdrawn, "no-reply",
+			"ticket %llu was never answered", (unsigned long long)checker->tickets[i].ticket);
+}
