@@ -281,6 +281,7 @@ def test_two_cards(make_daemon):
     daemon.write_config()
     daemon.start()
     daemon.phase(1).ok()
+    eventually(lambda: daemon.gpu(0)["used_mb"] == daemon.gpu(1)["used_mb"] == 20000, "the readings show both")
     status = daemon.status()
     assert [g["used_mb"] for g in status["gpus"]] == [20000, 20000]
     assert status["services"]["a"]["gpus"] == [0] and status["services"]["b"]["gpus"] == [1]
@@ -303,6 +304,7 @@ def test_any_card_takes_the_one_with_room(make_daemon):
     daemon.start()
     daemon.start_service("a").ok()
     daemon.start_service("b").ok()
+    eventually(lambda: daemon.gpu(1)["used_mb"] == 20000, "the reading shows b")
     status = daemon.status()
     assert sorted(status["services"]["a"]["gpus"] + status["services"]["b"]["gpus"]) == [0, 1]
     assert [g["used_mb"] for g in status["gpus"]] == [20000, 20000]

@@ -73,6 +73,7 @@ def test_a_day_at_the_terminal(seed):
 
 def test_json_for_scripts(seed):
     expect(seed.cli("phase", 2), DONE)
+    seed.wait_for_reading()
     status = json.loads(expect(seed.cli("--json", "status"), DONE).stdout)
     assert status["services"]["vidi"]["state"] == "ready"
     assert status["vram"]["used_mb"] == 4000

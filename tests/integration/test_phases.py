@@ -61,6 +61,7 @@ def test_the_seeds_success_criteria(seed):
 
 def test_status_has_the_seeds_fields(seed):
     seed.phase(4).ok()
+    seed.wait_for_reading()
     status = seed.status()
     vram = status["vram"]
     assert vram["total_mb"] == CARD_MIB

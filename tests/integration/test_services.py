@@ -159,6 +159,7 @@ def test_a_script_that_does_not_exec(make_daemon):
     script = f"{SIMSVC} --port={port} --vram=4000; echo never reached >&2"
     daemon = make_daemon({"script": lib.shell_service(script, port=port)})
     daemon.start_service("script").ok()
+    daemon.wait_for_reading()
     assert daemon.service("script")["measured_mb"] == 4000
     assert daemon.gpu()["foreign_mb"] == 0
     daemon.stop_service("script").ok()
@@ -175,6 +176,7 @@ def test_a_script_that_puts_itself_into_the_background(make_daemon):
     }
     daemon = make_daemon(services)
     daemon.start_service("forking").ok()
+    daemon.wait_for_reading()
     assert daemon.sim_total() == 4000 and daemon.service("forking")["measured_mb"] == 4000
     daemon.stop_service("forking").ok()
     assert daemon.service_processes() == []

@@ -574,6 +574,10 @@ class Daemon:
     def sim_total(self, gpu=0):
         return sum(self.sim_use(gpu).values())
 
+    def wait_for_reading(self):
+        """Waits until the daemon's reading is what the simulated card says now."""
+        eventually(lambda: self.gpu()["used_mb"] == self.sim_total(), "the reading is up to date")
+
     def foreign_process(self, mib, gpu=0):
         """A process of nobody that holds `mib` MiB on the card; ends with the test."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GPUMGR_")}
