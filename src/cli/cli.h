@@ -72,8 +72,8 @@ const struct command *find_command(const char *name);
 const char *cli_word(const struct cli *cli, size_t n);
 
 /* Takes over memory until the end of the program; returns it. NULL ends the program: there is no memory. */
-const char *cli_keep(struct cli *cli, char *text);
-const char *cli_format(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *cli_keep(struct cli *cli, char *text) __attribute__((returns_nonnull));
+const char *cli_format(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3), returns_nonnull));
 
 /* "gpumgr: ..." on stderr. `format` may hold lines; what comes from outside must have been cleaned. Returns `status`.
  */
@@ -127,7 +127,7 @@ const char *json_amount(struct cli *cli, const json_t *object, const char *key);
 /* "0+1" of an array of numbers, "-" when it is empty. */
 const char *json_numbers(struct cli *cli, const json_t *object, const char *key, const char *separator);
 /* How long ago a time of the wire is, "-" when unknown. */
-const char *json_age(struct cli *cli, const json_t *object, const char *key);
+const char *json_age(struct cli *cli, const json_t *object, const char *key) __attribute__((returns_nonnull));
 bool json_milliseconds(const json_t *object, const char *key, uint64_t *ret_ms);
 
 /* "/gpu/service/NAME/start" and the like: `name` escaped. */

@@ -298,9 +298,12 @@ static void print_phase(struct cli *cli, const json_t *phase)
 		return;
 	const char *name = json_words(cli, phase, "name");
 	const char *age = json_age(cli, phase, "at");
-	printf("\nlast phase: %s%s%s%s%s%s, %s\n", json_amount(cli, phase, "number"), name != NULL ? " (" : "",
-		name != NULL ? name : "", name != NULL ? ")" : "", strcmp(age, "-") != 0 ? ", prepared " : "",
-		strcmp(age, "-") != 0 ? cli_format(cli, "%s ago", age) : "",
+	printf("\nlast phase: %s", json_amount(cli, phase, "number"));
+	if (name != NULL)
+		printf(" (%s)", name);
+	if (age[0] != '-')
+		printf(", prepared %s ago", age);
+	printf(", %s\n",
 		json_is_true(json_object_get(phase, "satisfied")) ? "still satisfied" : "not satisfied any more");
 }
 
