@@ -32,10 +32,12 @@ size_t action_find_service(struct request *request, const char *name)
 		}
 	}
 	if (nearest != NULL)
-		reply_problem(request, "unknown_service", NULL, "there is no service `%.128s`; did you mean `%s`?", name, nearest);
+		reply_problem(request, "unknown_service", NULL, "there is no service `%.128s`; did you mean `%s`?",
+			name, nearest);
 	else
 		reply_problem(request, "unknown_service", NULL,
-			"there is no service `%.128s`; GET /gpu/status lists them, services: in the configuration makes them",
+			"there is no service `%.128s`; GET /gpu/status lists them, services: in the configuration "
+			"makes them",
 			name);
 	return SIZE_MAX;
 }
@@ -44,8 +46,7 @@ static bool names_phase(const struct phase_definition *phase, const char *name_o
 {
 	char number[16];
 	snprintf(number, sizeof(number), "%d", phase->number);
-	return strcmp(number, name_or_number) == 0 ||
-	       (phase->name != NULL && strcmp(phase->name, name_or_number) == 0);
+	return strcmp(number, name_or_number) == 0 || (phase->name != NULL && strcmp(phase->name, name_or_number) == 0);
 }
 
 size_t action_find_phase(struct request *request, const char *name_or_number)
@@ -192,5 +193,6 @@ void action_end_all(struct api *api)
 	struct request *request;
 	while ((request = tickets_any(&api->tickets)) != NULL)
 		deliver(request, problem_status("shutting_down"),
-			problem_document("shutting_down", "gpumgrd is shutting down; what was begun may still complete"));
+			problem_document(
+				"shutting_down", "gpumgrd is shutting down; what was begun may still complete"));
 }

@@ -24,8 +24,9 @@
 struct blob *events_render(uint64_t id, const char *type, json_t *data)
 {
 	char head[160];
-	int head_length = id != 0 ? snprintf(head, sizeof(head), "id: %llu\nevent: %s\ndata: ", (unsigned long long)id, type) :
-				    snprintf(head, sizeof(head), "event: %s\ndata: ", type);
+	int head_length = id != 0
+		? snprintf(head, sizeof(head), "id: %llu\nevent: %s\ndata: ", (unsigned long long)id, type)
+		: snprintf(head, sizeof(head), "event: %s\ndata: ", type);
 	CLEANUP_FREE char *text = data != NULL ? json_dumps(data, JSON_COMPACT) : NULL;
 	json_decref(data);
 	if (text == NULL)
@@ -159,7 +160,8 @@ void events_get(struct request *request)
 	bool is_final = has_follow && !request->parameters.follow;
 	if (request->headers.last_event_id != NULL) {
 		if (!read_last_id(request->headers.last_event_id, &last_id)) {
-			reply_problem(request, "bad_request", NULL, "Last-Event-ID must be the id of an event, a whole number");
+			reply_problem(request, "bad_request", NULL,
+				"Last-Event-ID must be the id of an event, a whole number");
 			return;
 		}
 		next_id = last_id + 1;
@@ -183,7 +185,7 @@ int events_follow_transition(struct request *request, uint64_t id, uint64_t firs
 	struct event_stream *events = calloc(1, sizeof(*events));
 	if (events == NULL)
 		return -ENOMEM;
-	events->transition = id;
+	events->transition = id != 0 ? id : UINT64_MAX; /* it was refused before it became one */
 	events->next_id = first_event;
 	events->end_id = UINT64_MAX;
 	events->first = events_render(0, "accepted", json_transition_by_id(request->api->host, id));

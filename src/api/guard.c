@@ -77,9 +77,9 @@ static void unwrap_v4(struct address *address)
 
 static bool parse_address(const char *text, struct address *ret_address)
 {
-	ret_address->family = inet_pton(AF_INET, text, ret_address->bytes) == 1 ? AF_INET :
-			      inet_pton(AF_INET6, text, ret_address->bytes) == 1 ? AF_INET6 :
-										   AF_UNSPEC;
+	ret_address->family = inet_pton(AF_INET, text, ret_address->bytes) == 1 ? AF_INET
+		: inet_pton(AF_INET6, text, ret_address->bytes) == 1            ? AF_INET6
+										: AF_UNSPEC;
 	unwrap_v4(ret_address);
 	return ret_address->family != AF_UNSPEC;
 }
@@ -96,9 +96,9 @@ static bool is_interface(const struct guard *guard, const struct address *addres
 	for (const struct ifaddrs *i = guard->addresses; i != NULL; i = i->ifa_next) {
 		if (i->ifa_addr == NULL || i->ifa_addr->sa_family != address->family)
 			continue;
-		const void *bytes = address->family == AF_INET ?
-					    (const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr :
-					    (const void *)&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr;
+		const void *bytes = address->family == AF_INET
+			? (const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr
+			: (const void *)&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr;
 		if (memcmp(bytes, address->bytes, address->family == AF_INET ? 4 : 16) == 0)
 			return true;
 	}
@@ -192,7 +192,8 @@ static bool admits_host(struct guard *guard, struct request *request)
 	if (host != NULL && guard_host_is_ours(guard, host))
 		return true;
 	reply_problem(request, "wrong_host", NULL,
-		"the Host `%.128s` is not a name of this machine; call it by its address, or add the name to allowed_hosts",
+		"the Host `%.128s` is not a name of this machine; call it by its address, or add the name to "
+		"allowed_hosts",
 		host != NULL ? host : "");
 	return false;
 }
@@ -212,7 +213,8 @@ static bool admits_token(struct guard *guard, struct request *request)
 	if (!guard->needs_token || token_matches(&guard->token, request->headers.authorization))
 		return true;
 	reply_problem(request, "unauthorized", NULL,
-		"%s; send `Authorization: Bearer TOKEN` with the token of token_file (GPUMGR_TOKEN or GPUMGR_TOKEN_FILE "
+		"%s; send `Authorization: Bearer TOKEN` with the token of token_file (GPUMGR_TOKEN or "
+		"GPUMGR_TOKEN_FILE "
 		"for the command line)",
 		request->headers.authorization == NULL ? "no token was sent" : "the token is not the right one");
 	reply_header(request, "WWW-Authenticate", "Bearer realm=\"gpumgr\"");

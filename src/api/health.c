@@ -29,9 +29,9 @@ void health_get(struct request *request)
 	if (problem[0] == 0 && sample != NULL)
 		problem = sample->problem;
 	json_t *gpu = json_pack("{s:b, s:o, s:i, s:o}", "ok", most > ENOUGH_FREE_MIB, "free_mb",
-		most >= 0 ? json_integer(most) : json_null(), "count", sample != NULL ? (int)sample->n_gpus : 0, "problem",
-		json_text_or_null(problem));
+		most >= 0 ? json_integer(most) : json_null(), "count", sample != NULL ? (int)sample->n_gpus : 0,
+		"problem", json_text_or_null(problem));
 	reply_json(request, 200,
-		json_pack("{s:s, s:s, s:o, s:n}", "status", problem[0] == 0 ? "ok" : "degraded", "version", host->version,
-			"gpu", gpu, "redis"));
+		json_pack("{s:s, s:s, s:o, s:n}", "status", problem[0] == 0 ? "ok" : "degraded", "version",
+			host->version, "gpu", gpu, "redis"));
 }

@@ -1,7 +1,6 @@
 /* Plain data in, JSON out. Asks the host only for what it knows already; changes nothing. */
 #include "api/json.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,8 @@ static size_t utf8_length(const unsigned char *s)
 		unsigned char mask, lead;
 		size_t length;
 		uint32_t least;
-	} kinds[] = { { 0x80, 0x00, 1, 0 }, { 0xe0, 0xc0, 2, 0x80 }, { 0xf0, 0xe0, 3, 0x800 }, { 0xf8, 0xf0, 4, 0x10000 } };
+	} kinds[] = { { 0x80, 0x00, 1, 0 }, { 0xe0, 0xc0, 2, 0x80 }, { 0xf0, 0xe0, 3, 0x800 },
+		{ 0xf8, 0xf0, 4, 0x10000 } };
 	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
 		if ((s[0] & kinds[k].mask) != kinds[k].lead)
 			continue;
@@ -65,8 +65,9 @@ json_t *json_text_or_null(const char *text)
 
 json_t *json_wall_time(double seconds)
 {
-	time_t whole = (time_t)floor(seconds);
-	int ms = (int)((seconds - (double)whole) * 1000);
+	int64_t total_ms = (int64_t)(seconds * 1000 + (seconds < 0 ? -0.5 : 0.5));
+	int ms = (int)(((total_ms % 1000) + 1000) % 1000);
+	time_t whole = (time_t)((total_ms - ms) / 1000);
 	struct tm utc;
 	if (gmtime_r(&whole, &utc) == NULL)
 		return json_null();
@@ -142,8 +143,8 @@ static json_t *processes_json(const struct gpu_reading *reading)
 	for (size_t i = 0; reading != NULL && i < reading->n_processes; i++) {
 		const struct gpu_process *process = &reading->processes[i];
 		json_array_append_new(list,
-			json_pack("{s:i, s:o, s:o}", "pid", (int)process->pid, "name", json_text(process->name), "memory_mb",
-				number_or_null(process->mib != GPU_MIB_UNKNOWN, process->mib)));
+			json_pack("{s:i, s:o, s:o}", "pid", (int)process->pid, "name", json_text(process->name),
+				"memory_mb", number_or_null(process->mib != GPU_MIB_UNKNOWN, process->mib)));
 	}
 	return list;
 }
@@ -161,7 +162,8 @@ static json_t *vram_json(const struct gpu_status *gpu, const struct gpu_reading 
 	put(object, "temperature_c",
 		number_or_null(has(reading, GPU_VALID_TEMPERATURE), reading != NULL ? reading->temperature_c : 0));
 	put(object, "utilization_percent",
-		number_or_null(has(reading, GPU_VALID_UTILIZATION), reading != NULL ? reading->utilization_percent : 0));
+		number_or_null(
+			has(reading, GPU_VALID_UTILIZATION), reading != NULL ? reading->utilization_percent : 0));
 	return object;
 }
 
@@ -245,10 +247,11 @@ static const char *action_name(enum plan_action action)
 static json_t *step_json(const struct api_host *host, const struct plan_step *plan)
 {
 	char text[1024];
-	return json_pack("{s:s, s:o, s:o, s:I, s:s, s:s, s:n, s:n, s:o}", "action", action_name(plan->action), "service",
-		json_text(host->names->services[plan->service].name), "gpus", json_gpu_set(plan->gpus, GPU_MAX), "mb",
-		(json_int_t)plan->mib, "reason", plan_reason_name(plan->reason), "state", "pending", "duration_ms", "error",
-		"text", json_text(explain_step(host->names, plan, text, sizeof(text))));
+	return json_pack("{s:s, s:o, s:o, s:I, s:s, s:s, s:n, s:n, s:o}", "action", action_name(plan->action),
+		"service", json_text(host->names->services[plan->service].name), "gpus",
+		json_gpu_set(plan->gpus, GPU_MAX), "mb", (json_int_t)plan->mib, "reason",
+		plan_reason_name(plan->reason), "state", "pending", "duration_ms", "error", "text",
+		json_text(explain_step(host->names, plan, text, sizeof(text))));
 }
 
 static uint64_t engine_now(const struct api_host *host)
@@ -265,7 +268,8 @@ static json_t *carried_step_json(const struct api_host *host, const struct step 
 	put(object, "state", json_string(step_state_name(step->state)));
 	if (step->started_ms != 0) {
 		uint64_t end = step->ended_ms != 0 ? step->ended_ms : now_ms;
-		put(object, "duration_ms", json_integer(end > step->started_ms ? (json_int_t)(end - step->started_ms) : 0));
+		put(object, "duration_ms",
+			json_integer(end > step->started_ms ? (json_int_t)(end - step->started_ms) : 0));
 	}
 	if (step->state == STEP_FAILED)
 		put(object, "error", json_text_or_null(step->detail));
@@ -291,9 +295,9 @@ static json_t *blockers_json(const struct api_host *host, const struct request_s
 		char why[512];
 		json_array_append_new(list,
 			json_pack("{s:o, s:o, s:I, s:o, s:o}", "service",
-				is_service ? json_text(host->names->services[blocker->service].name) : json_null(), "gpu",
-				number_or_null(blocker->gpu >= 0, blocker->gpu), "mb", (json_int_t)blocker->mib, "priority",
-				number_or_null(is_service, blocker->priority), "why",
+				is_service ? json_text(host->names->services[blocker->service].name) : json_null(),
+				"gpu", number_or_null(blocker->gpu >= 0, blocker->gpu), "mb", (json_int_t)blocker->mib,
+				"priority", number_or_null(is_service, blocker->priority), "why",
 				json_text(explain_blocker(host->names, spec, blocker, why, sizeof(why)))));
 	}
 	return list;
@@ -385,7 +389,8 @@ json_t *json_transition_by_id(const struct api_host *host, uint64_t id)
 
 /* Plans. */
 
-json_t *json_plan(const struct api_host *host, const struct request_spec *spec, const struct plan *plan, bool is_feasible)
+json_t *json_plan(
+	const struct api_host *host, const struct request_spec *spec, const struct plan *plan, bool is_feasible)
 {
 	CLEANUP_FREE char *text = calloc(1, TEXT_BYTES);
 	json_t *object = json_object();
@@ -449,8 +454,7 @@ static json_t *success_json(const struct api_host *host, const struct transition
 }
 
 /* A ticket whose own wait ran out says so, whatever becomes of the transition. */
-static const char *failure_detail(
-	const struct transition *transition, enum outcome outcome, char *buffer, size_t size)
+static const char *failure_detail(const struct transition *transition, enum outcome outcome, char *buffer, size_t size)
 {
 	const char *said = transition != NULL ? transition->detail : "";
 	if (said[0] != 0 && is_over(transition) && transition->outcome == outcome)
@@ -495,8 +499,8 @@ json_t *json_result(const struct api_host *host, const struct request_spec *spec
 	enum outcome outcome, unsigned *ret_status)
 {
 	*ret_status = 200;
-	return outcome == OUTCOME_DONE ? success_json(host, transition) :
-					 failure_json(host, spec, transition, outcome, ret_status);
+	return outcome == OUTCOME_DONE ? success_json(host, transition)
+				       : failure_json(host, spec, transition, outcome, ret_status);
 }
 
 /* The status page. */
@@ -524,8 +528,7 @@ json_t *json_status(const struct api_host *host)
 	const struct status *status = host->status(host->context);
 	const struct gpu_sample *sample = host->sample(host->context);
 	json_t *object = json_object();
-	put(object, "vram",
-		status->n_gpus > 0 ? vram_json(&status->gpus[0], reading_of(sample, 0)) : no_vram_json());
+	put(object, "vram", status->n_gpus > 0 ? vram_json(&status->gpus[0], reading_of(sample, 0)) : no_vram_json());
 	json_t *gpus = json_array();
 	for (size_t i = 0; i < status->n_gpus; i++)
 		json_array_append_new(gpus, gpu_json(host, i, &status->gpus[i], reading_of(sample, i)));

@@ -5,7 +5,8 @@
 
 #include "api/api.h"
 
-/* A string that may hold bytes from outside (names of processes, output of services): what is not UTF-8 becomes U+FFFD. */
+/* A string that may hold bytes from outside (names of processes, output of services): what is not UTF-8 becomes U+FFFD.
+ */
 json_t *json_text(const char *text);
 /* The same, null for NULL and "". */
 json_t *json_text_or_null(const char *text);

@@ -23,7 +23,8 @@ static int set_unix_address(struct sockaddr_un *address, const char *path, struc
 	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	if (strlen(path) >= sizeof(address->sun_path))
 		return error_set(err, -ENAMETOOLONG,
-			"the path of the socket, %s, is longer than the %zu bytes that the kernel takes; set socket: to a shorter one",
+			"the path of the socket, %s, is longer than the %zu bytes that the kernel takes; set socket: "
+			"to a shorter one",
 			path, sizeof(address->sun_path) - 1);
 	memcpy(address->sun_path, path, strlen(path));
 	return 0;
@@ -37,7 +38,8 @@ static int refuse_in_use(int fd, const char *path, struct error *err)
 		return error_set(err, -EADDRINUSE,
 			"another gpumgrd serves %s (pid %d); stop it, or give this one another socket:", path,
 			(int)peer.pid);
-	return error_set(err, -EADDRINUSE, "another gpumgrd serves %s; stop it, or give this one another socket:", path);
+	return error_set(
+		err, -EADDRINUSE, "another gpumgrd serves %s; stop it, or give this one another socket:", path);
 }
 
 /* 0 when the name is free, or its socket serves nobody. */
@@ -56,16 +58,18 @@ static int check_name(const struct sockaddr_un *address, struct error *err)
 		return refuse_in_use(fd, path, err);
 	if (errno == ECONNREFUSED || errno == ENOENT)
 		return 0;
-	return error_set(err, -errno, "whether another gpumgrd serves %s cannot be told: %s; remove it if none does", path,
-		strerror(errno));
+	return error_set(err, -errno, "whether another gpumgrd serves %s cannot be told: %s; remove it if none does",
+		path, strerror(errno));
 }
 
 static int refuse_folder(const char *folder, int code, struct error *err)
 {
 	if (code == -ENOENT)
-		return error_set(err, code, "the folder of the socket, %s, does not exist; create it, or set socket:", folder);
+		return error_set(
+			err, code, "the folder of the socket, %s, does not exist; create it, or set socket:", folder);
 	return error_set(err, code,
-		"the socket cannot be made in the folder %s: %s; let this user write there, or set socket: to a path elsewhere",
+		"the socket cannot be made in the folder %s: %s; let this user write there, or set socket: to a path "
+		"elsewhere",
 		folder, strerror(-code));
 }
 
@@ -77,13 +81,15 @@ static int set_group(int folder_fd, const char *name, const struct unix_options 
 	struct group *group = getgrnam(options->group);
 	if (group == NULL) {
 		if (options->group_required)
-			return error_set(err, -ENOENT, "socket_group: the group %s does not exist; create it with groupadd %s",
-				options->group, options->group);
+			return error_set(err, -ENOENT,
+				"socket_group: the group %s does not exist; create it with groupadd %s", options->group,
+				options->group);
 		log_info("the group %s does not exist: the socket keeps the group of this process", options->group);
 		return 0;
 	}
 	if (fchownat(folder_fd, name, (uid_t)-1, group->gr_gid, AT_SYMLINK_NOFOLLOW) < 0 && options->group_required)
-		return error_set(err, -errno, "socket_group: the socket cannot be given to the group %s: %s; be a member of it",
+		return error_set(err, -errno,
+			"socket_group: the socket cannot be given to the group %s: %s; be a member of it",
 			options->group, strerror(errno));
 	return 0;
 }
@@ -261,7 +267,8 @@ int listen_tcp(const char *text, struct error *err)
 	struct tcp_address address = { 0 };
 	if (!parse_tcp(text, &address))
 		return error_set(err, -EINVAL,
-			"listen: `%s` is not an address; write 127.0.0.1:8700, [::1]:8700, or :8700 for every address", text);
+			"listen: `%s` is not an address; write 127.0.0.1:8700, [::1]:8700, or :8700 for every address",
+			text);
 	int fd = bind_tcp(&address);
 	if (fd == -EAFNOSUPPORT && address.is_any) { /* a kernel without IPv6 */
 		unsigned port = ntohs(((struct sockaddr_in6 *)&address.storage)->sin6_port);
@@ -269,7 +276,8 @@ int listen_tcp(const char *text, struct error *err)
 		fd = bind_tcp(&address);
 	}
 	if (fd == -EADDRINUSE)
-		return error_set(err, fd, "listen: another process has the port of %s; stop it, or choose another port", text);
+		return error_set(
+			err, fd, "listen: another process has the port of %s; stop it, or choose another port", text);
 	if (fd < 0)
 		return error_set(err, fd, "listen: %s cannot be bound: %s", text, strerror(-fd));
 	return fd;

@@ -265,7 +265,8 @@ static void services(FILE *out, const struct status *status)
 			double value;
 			if (!service_metrics[m].read(&status->services[i], &value))
 				continue;
-			fprintf(out, "%s{service=\"%s\"}", service_metrics[m].name, status->services[i].definition->name);
+			fprintf(out, "%s{service=\"%s\"}", service_metrics[m].name,
+				status->services[i].definition->name);
 			put_number(out, value);
 		}
 	}

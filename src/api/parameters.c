@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -98,8 +97,8 @@ static int set_bool(bool *value, const char *name, const char *text, struct erro
 
 static int refuse_seconds(const char *name, struct error *err)
 {
-	return error_set(
-		err, -EINVAL, "`%s` must be seconds from 0 to %d in decimal digits, such as 30 or 0.5", name, WAIT_MAX_S);
+	return error_set(err, -EINVAL, "`%s` must be seconds from 0 to %d in decimal digits, such as 30 or 0.5", name,
+		WAIT_MAX_S);
 }
 
 /* Digits with at most one point, nothing else: no sign, no exponent, no space. Three decimals count. */
@@ -143,8 +142,8 @@ static int set_text(char **value, const char *text)
 	return *value != NULL ? 0 : -ENOMEM;
 }
 
-static int set_from_text(struct parameters *parameters, const struct description *description, const char *text,
-	struct error *err)
+static int set_from_text(
+	struct parameters *parameters, const struct description *description, const char *text, struct error *err)
 {
 	switch (description->kind) {
 	case KIND_BOOL:
@@ -207,7 +206,8 @@ int parameters_read_query(struct parameters *parameters, unsigned accepted, char
 }
 
 /* A JSON value as the text that the query would carry. */
-static int json_as_text(const struct description *description, json_t *value, char *buffer, size_t size, struct error *err)
+static int json_as_text(
+	const struct description *description, json_t *value, char *buffer, size_t size, struct error *err)
 {
 	bool is_number = json_is_number(value) && description->kind != KIND_TEXT;
 	if (json_is_string(value) && json_string_length(value) < size) {
@@ -218,7 +218,7 @@ static int json_as_text(const struct description *description, json_t *value, ch
 		snprintf(buffer, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	} else if (is_number && json_real_value(value) >= 0 && json_real_value(value) < 1e9) {
 		/* Not printf's %f: its point follows the locale. */
-		int64_t ms = llround(json_real_value(value) * 1000);
+		int64_t ms = (int64_t)(json_real_value(value) * 1000 + 0.5);
 		snprintf(buffer, size, "%lld.%03lld", (long long)(ms / 1000), (long long)(ms % 1000));
 	} else if (is_number) {
 		snprintf(buffer, size, "too large");
@@ -239,7 +239,7 @@ int parameters_read_body(
 	if (length == 0)
 		return 0;
 	json_error_t where;
-	CLEANUP(cleanup_json) json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES, &where);
+	CLEANUP(cleanup_json) json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
 	if (root == NULL)
 		return error_set(err, -EINVAL, "the body is not JSON: line %d, column %d: %s", where.line, where.column,
 			where.text);
@@ -247,7 +247,8 @@ int parameters_read_body(
 		return error_set(err, -EINVAL, "the body must be a JSON object, such as {\"wait_s\": 30}");
 	const char *key;
 	json_t *value;
-	json_object_foreach(root, key, value) {
+	json_object_foreach(root, key, value)
+	{
 		const struct description *description;
 		char text[256];
 		int r = find(parameters, accepted, key, &description, err);

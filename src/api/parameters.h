@@ -36,7 +36,8 @@ struct parameters {
 void parameters_init(struct parameters *parameters);
 void parameters_finish(struct parameters *parameters);
 
-/* 0; -EINVAL with a message that names the parameter and what is accepted; -ENOMEM. `query` may be NULL; it is cut up. */
+/* 0; -EINVAL with a message that names the parameter and what is accepted; -ENOMEM. `query` may be NULL; it is cut up.
+ */
 int parameters_read_query(struct parameters *parameters, unsigned accepted, char *query, struct error *err);
 /* The same from a JSON object. An empty body is no parameters. */
 int parameters_read_body(

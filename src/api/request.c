@@ -41,7 +41,8 @@ static bool cut_target(struct request *request)
 	return true;
 }
 
-struct request *request_new(struct api *api, struct client *client, struct MHD_Connection *connection, const char *target)
+struct request *request_new(
+	struct api *api, struct client *client, struct MHD_Connection *connection, const char *target)
 {
 	struct request *request = calloc(1, sizeof(*request));
 	if (request == NULL)
@@ -114,7 +115,8 @@ bool request_has_body(const struct request *request)
 {
 	const struct headers *headers = &request->headers;
 	return headers->transfer_encoding != NULL ||
-	       (headers->content_length != NULL && strspn(headers->content_length, "0") != strlen(headers->content_length));
+		(headers->content_length != NULL &&
+			strspn(headers->content_length, "0") != strlen(headers->content_length));
 }
 
 int request_add_body(struct request *request, const char *data, size_t length)

@@ -75,7 +75,8 @@ struct request {
 };
 
 /* NULL: no memory. `target` is path and query as they were sent. */
-struct request *request_new(struct api *api, struct client *client, struct MHD_Connection *connection, const char *target);
+struct request *request_new(
+	struct api *api, struct client *client, struct MHD_Connection *connection, const char *target);
 struct request *request_free(struct request *request);
 
 /* Collects the headers from libmicrohttpd. */

@@ -93,7 +93,8 @@ static unsigned path_distance(const struct route *route, const struct request *r
 	size_t used = 0, taken = 0;
 	for (size_t i = 0; i < request->n_segments && used < sizeof(asked); i++) {
 		bool is_wildcard = *rest == '{' && *request->segments[i] != 0;
-		used += (size_t)snprintf(asked + used, sizeof(asked) - used, "/%s", is_wildcard ? "{}" : request->segments[i]);
+		used += (size_t)snprintf(
+			asked + used, sizeof(asked) - used, "/%s", is_wildcard ? "{}" : request->segments[i]);
 		rest += strcspn(rest, "/");
 		rest += *rest == '/';
 	}

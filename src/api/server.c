@@ -94,7 +94,8 @@ static void handle_ready(uv_poll_t *poll, int status, int events)
 
 void api_resume(struct request *request)
 {
-	/* Without a thread of its own the library takes note of it only when it runs, and nothing else may make it run soon. */
+	/* Without a thread of its own the library takes note of it only when it runs, and nothing else may make it run
+	 * soon. */
 	MHD_resume_connection(request->connection);
 	uv_timer_start(&request->client->listener->timer, handle_run_again, 0, 0);
 }
@@ -172,13 +173,23 @@ static void *handle_target(void *context, const char *target, struct MHD_Connect
 	return request_new(listener->api, client, connection, target);
 }
 
+/*
+ * libmicrohttpd takes a short read for the last one and waits for the next edge, which never comes when the client
+ * closed its half right after its request: such a client would wait for the end of the connection for ever.
+ */
+static void cut_off_half_closed(int fd)
+{
+	char byte;
+	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		cut_off(fd);
+}
+
 static void handle_completed(
 	void *context, struct MHD_Connection *connection, void **request_context, enum MHD_RequestTerminationCode code)
 {
 	struct listener *listener = context;
 	struct request *request = *request_context;
 	(void)connection;
-	(void)code;
 	*request_context = NULL;
 	if (request == NULL)
 		return;
@@ -187,6 +198,8 @@ static void handle_completed(
 		action_withdraw(request);
 	request_free(request);
 	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_IDLE);
+	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
+		cut_off_half_closed(client->fd);
 }
 
 static void log_request(const struct request *request)
@@ -201,20 +214,20 @@ static void log_request(const struct request *request)
 		log_line(level, "TCP client: %s", title);
 }
 
+/* Where a request ends must not be a matter of opinion; after one of another opinion the connection is closed. */
 static bool framing_is_sane(struct request *request)
 {
 	const struct headers *headers = &request->headers;
-	if (headers->repeated) {
+	bool is_chunked = headers->transfer_encoding != NULL && strcasecmp(headers->transfer_encoding, "chunked") == 0;
+	if (headers->repeated)
 		reply_problem(request, "bad_request", NULL, "a header that may come only once came twice");
-		return false;
-	}
-	if (headers->transfer_encoding != NULL &&
-		(strcasecmp(headers->transfer_encoding, "chunked") != 0 || headers->content_length != NULL)) {
+	else if (headers->transfer_encoding != NULL && (!is_chunked || headers->content_length != NULL))
 		reply_problem(request, "bad_request", NULL,
 			"Transfer-Encoding must be `chunked`, alone and without Content-Length");
-		return false;
-	}
-	return true;
+	else
+		return true;
+	reply_header(request, "Connection", "close");
+	return false;
 }
 
 static bool body_fits(struct request *request)

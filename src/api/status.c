@@ -42,6 +42,7 @@ void status_get(struct request *request)
 void version_get(struct request *request)
 {
 	reply_json(request, 200,
-		json_pack("{s:s, s:i, s:s, s:s, s:s}", "version", request->api->host->version, "api", 1, "libmicrohttpd",
-			MHD_get_version(), "libuv", uv_version_string(), "jansson", jansson_version_str()));
+		json_pack("{s:s, s:i, s:s, s:s, s:s}", "version", request->api->host->version, "api", 1,
+			"libmicrohttpd", MHD_get_version(), "libuv", uv_version_string(), "jansson",
+			jansson_version_str()));
 }

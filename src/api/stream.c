@@ -126,13 +126,14 @@ int stream_open(struct request *request, struct stream *stream, const struct str
 		return answer_head(request, stream, ops);
 	if (api->n_streams >= API_STREAMS_MAX) {
 		ops->free(stream);
-		reply_problem(request, "too_many_requests", NULL, "%d streams are open already; close one", API_STREAMS_MAX);
+		reply_problem(
+			request, "too_many_requests", NULL, "%d streams are open already; close one", API_STREAMS_MAX);
 		return -EMFILE;
 	}
 	int r = watch_start(request);
-	struct MHD_Response *response =
-		r < 0 ? NULL :
-			MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, handle_read, stream, handle_free);
+	struct MHD_Response *response = r < 0
+		? NULL
+		: MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, handle_read, stream, handle_free);
 	if (response == NULL) {
 		ops->free(stream);
 		return r < 0 ? r : -ENOMEM;

@@ -14,17 +14,20 @@ static int check_file(const char *path, const struct stat *st, struct error *err
 	if (!S_ISREG(st->st_mode))
 		return error_set(err, -EINVAL, "token_file %s is not a regular file", path);
 	if (st->st_mode & (S_IROTH | S_IWOTH))
-		return error_set(err, -EPERM, "token_file %s is open to every user of this machine; chmod o-rwx it", path);
+		return error_set(
+			err, -EPERM, "token_file %s is open to every user of this machine; chmod o-rwx it", path);
 	if (st->st_size > TOKEN_MAX)
-		return error_set(err, -E2BIG, "token_file %s holds more than %d bytes; it must hold one line with the token",
-			path, TOKEN_MAX);
+		return error_set(err, -E2BIG,
+			"token_file %s holds more than %d bytes; it must hold one line with the token", path,
+			TOKEN_MAX);
 	return 0;
 }
 
 static int check_text(const char *path, const char *text, struct error *err)
 {
 	if (text[0] == 0)
-		return error_set(err, -EINVAL, "token_file %s is empty; put a token into it, such as the output of `openssl rand -hex 32`",
+		return error_set(err, -EINVAL,
+			"token_file %s is empty; put a token into it, such as the output of `openssl rand -hex 32`",
 			path);
 	for (const char *c = text; *c != 0; c++)
 		if ((unsigned char)*c <= ' ' || (unsigned char)*c >= 0x7f)
@@ -40,7 +43,7 @@ static int read_token(struct token *token, struct error *err)
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return error_set(err, -errno, "token_file %s cannot be read: %s", token->path, strerror(errno));
-	token->changed = st.st_mtim;
+	token->changed = st.st_ctim;
 	token->size = st.st_size;
 	token->inode = st.st_ino;
 	int r = check_file(token->path, &st, err);
@@ -51,7 +54,7 @@ static int read_token(struct token *token, struct error *err)
 		return error_set(err, -errno, "token_file %s cannot be read: %s", token->path, strerror(errno));
 	while (length > 0 && strchr("\r\n", token->text[length - 1]) != NULL)
 		length--;
-	token->text[length] = 0;
+	memset(token->text + length, 0, sizeof(token->text) - (size_t)length); /* all of it is compared */
 	r = check_text(token->path, token->text, err);
 	token->usable = r == 0;
 	return r;
@@ -68,7 +71,7 @@ static void refresh(struct token *token)
 {
 	struct stat st;
 	if (stat(token->path, &st) == 0 && st.st_ino == token->inode && st.st_size == token->size &&
-		st.st_mtim.tv_sec == token->changed.tv_sec && st.st_mtim.tv_nsec == token->changed.tv_nsec &&
+		st.st_ctim.tv_sec == token->changed.tv_sec && st.st_ctim.tv_nsec == token->changed.tv_nsec &&
 		(st.st_mode & (S_IROTH | S_IWOTH)) == 0)
 		return;
 	bool was_usable = token->usable;

@@ -17,7 +17,8 @@ void transition_get(struct request *request)
 		is_id ? host->transition(host->context, strtoull(request->name, NULL, 10)) : NULL;
 	if (transition == NULL) {
 		reply_problem(request, "unknown_transition", NULL,
-			"there is no transition `%.64s`, or it ended too long ago; GET /gpu/status lists those under way",
+			"there is no transition `%.64s`, or it ended too long ago; GET /gpu/status lists those under "
+			"way",
 			request->name);
 		return;
 	}
