@@ -37,6 +37,7 @@ struct member {
 
 struct group {
 	uv_loop_t *loop;
+	uv_timer_t *later; /* one look around for all who ended in the same turn of the loop */
 	struct cgroup *cgroup;
 	struct fd_watch *events; /* of the cgroup */
 	const char *mark;
@@ -153,6 +154,12 @@ static int add_seen(struct group *group, const struct proc_stat *seen)
 	return add_member(group, seen->pid, pidfd, false);
 }
 
+/* Nobody else waits for a zombie of the service that fell to us, and its PID is its own until we do. */
+static void reap_orphan(pid_t pid)
+{
+	waitpid(pid, NULL, WNOHANG);
+}
+
 /* With a cgroup only those matter that have become our children: they are ours to reap. */
 static bool adopt_orphans(struct group *group)
 {
@@ -162,9 +169,13 @@ static bool adopt_orphans(struct group *group)
 		return false;
 	for (size_t i = 0; i < children.n; i++) {
 		struct proc_stat stat;
-		if (find_member(group, children.items[i]) == NULL && cgroup_has(group->cgroup, children.items[i]) &&
-			proc_read_stat(children.items[i], &stat) == 0 && stat.ppid == getpid())
+		if (find_member(group, children.items[i]) != NULL || proc_read_stat(children.items[i], &stat) < 0 ||
+			stat.ppid != getpid() || !cgroup_has(group->cgroup, stat.pid))
+			continue;
+		if (proc_is_alive(&stat))
 			any_new |= add_seen(group, &stat) > 0;
+		else
+			reap_orphan(stat.pid);
 	}
 	return any_new;
 }
@@ -216,8 +227,12 @@ static bool add_marked(struct group *group, const struct proc_list *list, const 
 		if (!in[i] || !concerns(&list->items[i]))
 			continue;
 		in_session |= list->items[i].session == group->session;
-		if (find_member(group, list->items[i].pid) == NULL)
+		if (find_member(group, list->items[i].pid) != NULL)
+			continue;
+		if (proc_is_alive(&list->items[i]))
 			any_new |= add_seen(group, &list->items[i]) > 0;
+		else
+			reap_orphan(list->items[i].pid);
 	}
 	/* With its last process the number of the session is free for a stranger's. */
 	if (!in_session && find_member(group, group->session) == NULL)
@@ -267,22 +282,34 @@ static void finish_if_empty(struct group *group)
 		group->listener.handle_empty(group->listener.context);
 }
 
+static void look_and_finish(struct group *group)
+{
+	look(group);
+	if (group->killing && group->cgroup != NULL)
+		cgroup_kill(group->cgroup);
+	finish_if_empty(group);
+}
+
+static void handle_later(uv_timer_t *timer)
+{
+	look_and_finish(timer->data);
+}
+
 static void handle_member(void *context)
 {
 	struct member *member = context;
 	struct group *group = member->group;
 	struct exit_status status;
 	pid_t pid = member->pid;
-	bool added = member->added;
 	fd_watch_stop(member->watch);
 	member->ended = true;
 	reap(member, &status);
+	uv_timer_start(group->later, handle_later, 0, 0);
+	if (!member->added)
+		return;
+	/* Now: its orphans are known best right after its end. `member` may be gone after it. */
 	look(group);
-	if (group->killing && group->cgroup != NULL)
-		cgroup_kill(group->cgroup);
-	if (added)
-		group->listener.handle_ended(group->listener.context, pid, status);
-	finish_if_empty(group);
+	group->listener.handle_ended(group->listener.context, pid, status);
 }
 
 static void handle_events(void *context)
@@ -291,8 +318,7 @@ static void handle_events(void *context)
 	/* Reading it is what arms the next notice. */
 	if (cgroup_read_populated(fd_watch_fd(group->events)) > 0)
 		return;
-	look(group);
-	finish_if_empty(group);
+	uv_timer_start(group->later, handle_later, 0, 0);
 }
 
 static int watch_cgroup(struct group *group)
@@ -317,7 +343,14 @@ int group_create(const struct group_options *options, struct group **ret_group)
 	};
 	/* So that orphans of a service come to us, to be counted and reaped. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	int r = group->cgroup != NULL ? watch_cgroup(group) : 0;
+	group->later = malloc(sizeof(*group->later));
+	int r = group->later != NULL ? 0 : -ENOMEM;
+	if (r == 0) {
+		uv_timer_init(group->loop, group->later); /* cannot fail */
+		group->later->data = group;
+	}
+	if (r == 0 && group->cgroup != NULL)
+		r = watch_cgroup(group);
 	if (r < 0) {
 		group_destroy(group);
 		return r;
@@ -326,10 +359,17 @@ int group_create(const struct group_options *options, struct group **ret_group)
 	return 0;
 }
 
+static void handle_later_closed(uv_handle_t *handle)
+{
+	free(handle);
+}
+
 struct group *group_destroy(struct group *group)
 {
 	if (group == NULL)
 		return NULL;
+	if (group->later != NULL)
+		uv_close((uv_handle_t *)group->later, handle_later_closed);
 	while (group->members != NULL)
 		drop_member(group, group->members);
 	fd_watch_destroy(group->events);
@@ -441,8 +481,5 @@ bool group_owns(struct group *group, pid_t pid)
 
 void group_check(struct group *group)
 {
-	look(group);
-	if (group->killing && group->cgroup != NULL)
-		cgroup_kill(group->cgroup);
-	finish_if_empty(group);
+	look_and_finish(group);
 }

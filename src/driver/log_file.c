@@ -155,13 +155,11 @@ static int rotate_by_copying(int fd, int copy, const char *temporary, const char
 		if (r < 0)
 			return r;
 	}
-	int r = publish(temporary, older);
-	if (r < 0)
-		return r;
+	/* At once: what is written from here to there is lost. */
 	if (ftruncate(fd, 0) < 0)
 		return -errno;
 	*ret_removed = copied;
-	return 0;
+	return publish(temporary, older);
 }
 
 int log_file_rotate(const char *path, uint64_t limit, uint64_t *ret_removed)

@@ -221,10 +221,10 @@ static void reap_zombies(void)
 	orphans_finish(&orphans);
 }
 
-static void remove_cgroup(const struct bench *bench)
+static void remove_cgroup(const struct bench *bench, const char *name)
 {
 	struct cgroup *cgroup;
-	if (cgroup_create(bench->instance, bench->name, true, &cgroup) < 0)
+	if (cgroup_create(bench->instance, name, true, &cgroup) < 0)
 		return;
 	cgroup_kill(cgroup);
 	for (unsigned i = 0; i < 1000 && cgroup_populated(cgroup) > 0; i++)
@@ -247,7 +247,8 @@ int bench_teardown(void **state)
 	bench_destroy(bench);
 	wrong += complain(kill_marked(bench, SIGKILL) > 0, "a process");
 	wrong += complain(bench_has_cgroup(bench), "a cgroup");
-	remove_cgroup(bench);
+	remove_cgroup(bench, bench->name);
+	remove_cgroup(bench, BENCH_OTHER_PLACE);
 	for (unsigned i = 0; i < 1000 && kill_marked(bench, SIGKILL) > 0; i++)
 		usleep(1000);
 	wrong += complain(bench_count_zombies() > 0, "a zombie");
@@ -475,9 +476,7 @@ pid_t bench_read_pid(struct bench *bench, const char *name)
 
 const char *bench_helper(void)
 {
-	const char *path = getenv("DRIVER_HELPER");
-	assert_non_null(path);
-	return path;
+	return DRIVER_HELPER;
 }
 
 uint16_t bench_free_port(void)

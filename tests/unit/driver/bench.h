@@ -49,6 +49,9 @@ struct bench_way {
 extern const struct bench_way bench_ways[];
 #define BENCH_WAYS 4
 
+/* A cgroup beside that of the service, which the teardown removes too. */
+#define BENCH_OTHER_PLACE "place"
+
 /* cmocka's setup and teardown. The teardown fails when anything is left behind, and removes it. */
 int bench_setup(void **state);
 int bench_teardown(void **state);

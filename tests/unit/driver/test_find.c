@@ -176,9 +176,10 @@ static void test_cgroup_of_another_place(void **state)
 	struct bench *bench = *state;
 	CLEANUP_FREE char *file = bench_path(bench, "pid");
 	struct cgroup *place;
-	if (cgroup_create(bench->instance, "place", true, &place) < 0 || cgroup_make(place) < 0)
+	if (cgroup_create(bench->instance, BENCH_OTHER_PLACE, true, &place) < 0 || cgroup_make(place) < 0)
 		skip();
 	CLEANUP_CLOSE int procs = cgroup_open_procs(place);
+	cgroup_destroy(place);
 	bench_command(bench, false, bench_helper(), "stray", file, NULL);
 	prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
 	pid_t child = fork();
@@ -195,8 +196,6 @@ static void test_cgroup_of_another_place(void **state)
 	bool owns = bench->service->ops->owns(bench->service, stray);
 	bench_stop(bench, true);
 	bench_wait_dead(bench, stray);
-	cgroup_remove(place);
-	cgroup_destroy(place);
 	assert_true(owns);
 }
 

@@ -75,7 +75,6 @@ static void test_environment(void **state)
 	assert_non_null(strstr(log, home));
 	assert_null(strstr(log, "secret"));
 	assert_null(strstr(log, "LD_PRELOAD_NOT"));
-	assert_null(strstr(log, "DRIVER_HELPER"));
 	unsigned lines = 0;
 	for (const char *at = log; *at != '\0'; at++)
 		lines += *at == '\n';
@@ -619,6 +618,7 @@ static void test_log_is_rotated_at_the_end(void **state)
 {
 	struct bench *bench = *state;
 	bench->config.process.log_size = 4096;
+	bench->environment.tick_ms = 3600 * 1000;
 	bench_command(bench, true, "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i + 1)); done; exit 1", NULL);
 	bench_start(bench);
 	bench_wait(bench, &bench->gone, 1);
