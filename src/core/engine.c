@@ -113,6 +113,7 @@ static void begin_life(struct engine *engine)
 	if (engine->begun)
 		return;
 	engine->begun = true;
+	engine->begun_ms = engine->now_ms;
 	engine->find_due_ms = engine->now_ms + FIND_INTERVAL_MS;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		engine->services[i].since_ms = engine->now_ms;

@@ -11,6 +11,7 @@
 
 #define RECLAIM_MS 5000 /* memory of an ended service counts as foreign after that */
 #define READING_STALE_MS 10000 /* an older reading decides nothing */
+#define FIRST_READING_MS 2000 /* so long the first decision waits for the first reading */
 #define KILL_WAIT_MS 10000 /* a group that outlives SIGKILL for so long is reported */
 #define FIND_WAIT_MS 15000 /* no answer to EFFECT_FIND for so long means: nobody there */
 #define FIND_INTERVAL_MS 30000 /* stopped services are looked for: somebody may have started them */
@@ -93,6 +94,9 @@ struct engine {
 	struct effects *out;
 	uint64_t version;
 	bool begun; /* the first tick has been */
+	uint64_t begun_ms;
+	bool has_readings; /* at least one answer of the sampler, be it that there is no GPU */
+	uint64_t adopted_ms; /* when last a service was found running */
 
 	struct explain_names names;
 	struct service_definition *definitions; /* names.services: the same copies as in services[] */
@@ -151,6 +155,14 @@ void ledger_account(const struct engine *engine, size_t gpu, struct gpu_account 
 uint64_t ledger_commitment(const struct engine *engine, const struct service *service, size_t gpu);
 /* It was found running: what the readings showed of it so far was taken for foreign. */
 void ledger_adopt_service(struct engine *engine, const struct service *service);
+/*
+ * The service is about to be stopped: what turns up as foreign from here on, until it is gone, is its own memory that
+ * left its processes before they ended.
+ */
+void ledger_expect_end(struct engine *engine, const struct service *service);
+/* Whether what the readings show is up to date with what is known of services; decisions wait for that, but not for
+ * long. */
+bool ledger_is_settled(const struct engine *engine);
 /* The service's processes are gone (but `alive` still says otherwise): its commitment turns into memory that has to
  * come back. */
 void ledger_end_service(struct engine *engine, struct service *service);

@@ -79,17 +79,42 @@ void ledger_account(const struct engine *engine, size_t gpu, struct gpu_account 
 	gpu_account(&input, ret_account);
 }
 
+/* Whether memory on that GPU is on its way back, or about to be. */
+static bool is_in_motion(const struct engine *engine, size_t gpu)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		const struct service *service = &engine->services[i];
+		bool is_stopping = service->state == SERVICE_STOPPING && (service->gpus & GPU_BIT(gpu)) != 0;
+		if (is_stopping || (service->pending && service->pending_mib[gpu] > 0))
+			return true;
+	}
+	return false;
+}
+
+static void note_baseline(struct engine *engine, size_t gpu)
+{
+	struct gpu_account account;
+	if (is_in_motion(engine, gpu))
+		return;
+	ledger_account(engine, gpu, &account);
+	if (account.mode == ACCOUNTING_PROCESS)
+		engine->cards[gpu].baseline_foreign_mib = account.foreign_mib;
+}
+
+void ledger_expect_end(struct engine *engine, const struct service *service)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		if (service->gpus & GPU_BIT(gpu))
+			note_baseline(engine, gpu);
+}
+
 void ledger_end_service(struct engine *engine, struct service *service)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
-		struct card *card = &engine->cards[gpu];
-		struct gpu_account account;
-		ledger_account(engine, gpu, &account);
 		uint64_t held = ledger_commitment(engine, service, gpu);
-		if (held == 0 || !card->sampled)
+		if (held == 0 || !engine->cards[gpu].sampled)
 			continue; /* nothing has ever told, or will, when memory is back */
-		if (account.unreclaimed_mib == 0 && account.mode == ACCOUNTING_PROCESS)
-			card->baseline_foreign_mib = account.foreign_mib;
+		note_baseline(engine, gpu);
 		/* An earlier run's may not be back either. */
 		service->pending_mib[gpu] += (uint32_t)held;
 		service->pending = true;
@@ -99,6 +124,18 @@ void ledger_end_service(struct engine *engine, struct service *service)
 	service->has_measured = false;
 	memset(service->peak_mib, 0, sizeof(service->peak_mib));
 	memset(service->measured_mib, 0, sizeof(service->measured_mib));
+}
+
+bool ledger_is_settled(const struct engine *engine)
+{
+	if (!engine->has_readings && engine->now_ms < engine->begun_ms + FIRST_READING_MS)
+		return false;
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		const struct card *card = &engine->cards[gpu];
+		if (ledger_mode(engine, card) == ACCOUNTING_PROCESS && card->sampled_ms < engine->adopted_ms)
+			return false; /* a service that was just found still counts as foreign there */
+	}
+	return true;
 }
 
 /* No service has more left to give back than the readings still show beyond what is known. */
@@ -221,6 +258,7 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 {
 	size_t n_gpus = event->readings.n_gpus < GPU_MAX ? event->readings.n_gpus : GPU_MAX;
 	bool look = false;
+	engine->has_readings = true;
 	if (n_gpus > engine->n_cards)
 		engine->n_cards = n_gpus;
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
@@ -285,7 +323,9 @@ void ledger_tick(struct engine *engine)
 
 uint64_t ledger_deadline(const struct engine *engine)
 {
-	uint64_t deadline = DEADLINE_NONE;
+	uint64_t deadline = engine->has_readings ? DEADLINE_NONE : engine->begun_ms + FIRST_READING_MS;
+	if (deadline <= engine->now_ms)
+		deadline = DEADLINE_NONE;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
 		if (service->pending && service->ended_ms + RECLAIM_MS < deadline)

@@ -201,7 +201,9 @@ static void adopt(struct engine *engine, struct service *service, bool healthy, 
 	service->pid = pid;
 	service->gpus = guess_gpus(engine, service);
 	service->last_used_ms = engine->now_ms;
+	engine->adopted_ms = engine->now_ms;
 	ledger_adopt_service(engine, service);
+	effect_add(engine, EFFECT_SAMPLE); /* what was foreign until now is its own */
 	struct effect *effect = effect_add(engine, EFFECT_ADOPT);
 	effect->service = service->index;
 	effect->run = service->run;
@@ -258,9 +260,12 @@ void lifecycle_stop(struct engine *engine, struct service *service, bool force, 
 {
 	bool again = service->state == SERVICE_STOPPING;
 	bool is_killed = again && service->kill_deadline_ms != DEADLINE_NONE;
-	if (!service->alive || !lifecycle_apply(engine, service, SERVICE_STOP))
+	if (!service->alive || service_next_state(service->state, SERVICE_STOP) < 0)
 		return;
 	service->stop_wanted |= wanted;
+	if (!again)
+		ledger_expect_end(engine, service);
+	lifecycle_apply(engine, service, SERVICE_STOP);
 	if (again && (!force || is_killed))
 		return;
 	service->probe_due_ms = DEADLINE_NONE;
@@ -352,8 +357,10 @@ static void handle_start_timeout(struct engine *engine, struct service *service)
 {
 	service->start_deadline_ms = DEADLINE_NONE;
 	service->start_timed_out = true;
-	service_set_error(service, "not healthy within %" PRIu64 " s (health.timeout); see gpumgr logs %s",
-		service->definition.start_timeout_ms / 1000, service->definition.name);
+	char waited[32];
+	format_duration(service->definition.start_timeout_ms, waited, sizeof(waited));
+	service_set_error(service, "not healthy within %s (health.timeout); see gpumgr logs %s", waited,
+		service->definition.name);
 	if (service->adopted)
 		lifecycle_apply(engine, service, SERVICE_UNHEALTHY); /* not ours to kill */
 	else

@@ -591,7 +591,7 @@ static bool is_settled(const struct engine *engine)
 	for (size_t i = 0; i < engine->n_services; i++)
 		if (engine->services[i].state == SERVICE_UNKNOWN)
 			return false;
-	return true;
+	return ledger_is_settled(engine);
 }
 
 static bool needs_service(const struct engine *engine, const struct request *request, size_t service)
