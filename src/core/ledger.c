@@ -305,6 +305,9 @@ static void give_up(struct engine *engine, struct service *service)
 		if (service->pending_mib[gpu] == 0)
 			continue;
 		publish_unreclaimed(engine, service, gpu);
+		/* Where readings tell totals only, later services must not hide behind it. */
+		if (ledger_mode(engine, &engine->cards[gpu]) == ACCOUNTING_TOTAL)
+			engine->cards[gpu].baseline_used_mib += service->pending_mib[gpu];
 		service->pending_mib[gpu] = 0;
 	}
 	service->pending = false;
