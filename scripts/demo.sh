@@ -14,9 +14,10 @@ scripts/install-deps.sh build
 echo "Building gpumgr in $BUILD/ ..."
 scripts/build.sh "$BUILD"
 
-gpumgrd=$PWD/$BUILD/src/daemon/gpumgrd
-gpumgr=$PWD/$BUILD/src/cli/gpumgr
-GPUMGR_SIMSVC=$PWD/$BUILD/src/simsvc/gpumgr-simsvc
+programs=$(cd "$BUILD" && pwd)/src
+gpumgrd=$programs/daemon/gpumgrd
+gpumgr=$programs/cli/gpumgr
+GPUMGR_SIMSVC=$programs/simsvc/gpumgr-simsvc
 GPUMGR_DEMO_DIR=$(mktemp -d "${TMPDIR:-/tmp}/gpumgr-demo.XXXXXX")
 GPUMGR_SOCKET=$GPUMGR_DEMO_DIR/gpumgr.sock
 export GPUMGR_SIMSVC GPUMGR_DEMO_DIR GPUMGR_SOCKET

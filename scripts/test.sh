@@ -11,8 +11,8 @@ set -u
 cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build}
 export BUILD
-logs=$PWD/$BUILD/logs
-mkdir -p "$logs"
+mkdir -p "$BUILD/logs"
+logs=$(cd "$BUILD/logs" && pwd)
 shards=${GPUMGR_TEST_SHARDS:-3}
 werror=false
 [ "${CI:-}" != true ] || werror=true
@@ -115,9 +115,8 @@ integration "$BUILD" gcc
 if [ "$asan" = yes ]; then
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1
 	UBSAN_OPTIONS=print_stacktrace=1
-	GPUMGR_SIM_STEPS=${GPUMGR_SIM_STEPS:-2000}
 	GPUMGR_TEST_SLOWNESS=3
-	export ASAN_OPTIONS UBSAN_OPTIONS GPUMGR_SIM_STEPS GPUMGR_TEST_SLOWNESS
+	export ASAN_OPTIONS UBSAN_OPTIONS GPUMGR_TEST_SLOWNESS
 	unit build-asan asan
 	integration build-asan asan -m "not newcomer"
 fi

@@ -1,9 +1,13 @@
 """What somebody does who has just cloned the repository."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import gpumgr_testlib as lib
 import pytest
@@ -89,6 +93,72 @@ def test_install(tmp_path):
     assert any("bash-completion/completions/gpumgr" in name for name in files), files
     # Libraries of single rooms are nobody's business.
     assert not [name for name in files if name.endswith(".a")], files
+
+
+def readme_configuration():
+    """The YAML of the README's way to one's own machine."""
+    [block] = re.findall(r"```yaml\n(.*?)```", (SOURCE_ROOT / "README.md").read_text(), re.DOTALL)
+    return block
+
+
+def test_the_configuration_of_the_readme_is_good(tmp_path):
+    path = tmp_path / "gpumgr.yaml"
+    path.write_text(readme_configuration())
+    result = lib.run_tool([lib.GPUMGR, "config", "check", path], environment())
+    assert result.returncode == 0, lib.text_of(result)
+
+
+def test_the_way_to_ones_own_machine(tmp_path):
+    """The README's steps as an ordinary user, with two programs in the place of the real ones."""
+    home = Path(tempfile.mkdtemp(prefix="gpumgr-test-"))
+    ports = [lib.free_port(), lib.free_port()]
+    text = readme_configuration()
+    for before, after in (
+        ("[ollama, serve]", f"[{lib.SIMSVC}, --port={ports[0]}]"),
+        ("11434/api/tags", f"{ports[0]}/health"),
+        ('[/home/me/ComfyUI/venv/bin/python, main.py, --port, "8188"]', f"[{lib.SIMSVC}, --port={ports[1]}]"),
+        ("/home/me/ComfyUI", str(home)),
+        ("8188/system_stats", f"{ports[1]}/health"),
+    ):
+        assert before in text, before
+        text = text.replace(before, after)
+    config = home / ".config/gpumgr/gpumgr.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(text)
+    runtime = home / "runtime"
+    runtime.mkdir(mode=0o700)
+    who = {}
+    if os.getuid() == 0:
+        for path in [home, *home.rglob("*")]:
+            shutil.chown(path, "nobody", "nogroup")
+        who = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), lib.MARK: str(home)}
+
+    def gpumgr(*args):
+        command = [str(lib.GPUMGR), *args]
+        result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False, **who)
+        assert result.returncode == 0, lib.text_of(result)
+        return result.stdout
+
+    gpumgr("config", "check", str(config))
+    with open(tmp_path / "log", "wb") as log:
+        daemon = subprocess.Popen([str(lib.GPUMGRD)], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **who)
+    try:
+        eventually(lambda: (runtime / "gpumgr/gpumgr.sock").exists() or daemon.poll() is not None, "it is up", 10)
+        assert daemon.poll() is None, (tmp_path / "log").read_text()
+        assert "stopped" in gpumgr("status")
+        assert "start ollama" in gpumgr("plan", "phase", "1")
+        gpumgr("phase", "1")
+        assert "stop ollama" in gpumgr("phase", "2")
+        assert "listening" in gpumgr("logs", "comfyui", "-n", "50")
+        gpumgr("release-all")
+        daemon.terminate()
+        assert daemon.wait(10) == 0
+    finally:
+        for pid in processes_marked(str(home)):
+            os.kill(pid, signal.SIGKILL)
+        daemon.wait()
+        shutil.rmtree(home)
 
 
 def test_help_lists_every_target():
