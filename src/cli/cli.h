@@ -168,4 +168,5 @@ int cmd_version(struct cli *cli);
 int cmd_wait(struct cli *cli);
 
 void help_main(FILE *out);
+void help_brief(FILE *out);
 void help_command(const struct command *command, FILE *out);

@@ -11,6 +11,7 @@
 struct listener {
 	struct cli *cli;
 	bool follow;
+	bool resumes; /* events were printed, or asked for by number: a gap matters */
 	bool failed; /* writing did */
 	bool ended; /* on purpose */
 	unsigned n_silent;
@@ -39,10 +40,12 @@ static bool handle_event(void *context, const struct sse_event *event)
 {
 	struct listener *listener = context;
 	listener->n_silent = 0;
-	if (strcmp(event->type, "reset") == 0)
-		cli_fail(0, "older events are gone; what follows is all that is left");
-	else
+	bool is_gap = strcmp(event->type, "reset") == 0;
+	if (is_gap && listener->resumes)
+		cli_fail(0, "events are missing here: the daemon does not have them any more");
+	else if (!is_gap)
 		print_event(listener, event);
+	listener->resumes = true;
 	listener->failed = !cli_flush();
 	return !listener->failed;
 }
@@ -62,7 +65,9 @@ static bool is_event_id(const char *text)
 int cmd_events(struct cli *cli)
 {
 	const char *since = cli->arguments.values[OPTION_SINCE];
-	struct listener listener = { .cli = cli, .follow = is_given(&cli->arguments, OPTION_FOLLOW) };
+	struct listener listener = {
+		.cli = cli, .follow = is_given(&cli->arguments, OPTION_FOLLOW), .resumes = since != NULL
+	};
 	struct client_answer answer = { 0 };
 	struct error err;
 	if (since != NULL && !is_event_id(since))

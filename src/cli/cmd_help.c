@@ -32,19 +32,24 @@ static void print_options(unsigned options, FILE *out)
 	}
 }
 
-void help_main(FILE *out)
+void help_brief(FILE *out)
 {
-	fputs("Usage: gpumgr [--socket PATH | --url URL] [--json] COMMAND ...\n\n"
-	      "Shares GPUs among services: prepares them for a phase, starts and stops what\n"
-	      "is needed, and says why when something does not fit.\n\nCommands:\n",
-		out);
+	fputs("Usage: gpumgr [--socket PATH | --url URL] [--json] COMMAND ...\n\nCommands:\n", out);
 	for (size_t i = 0; i < n_commands; i++)
 		if (!commands[i].hidden)
 			fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].help);
+	fputs("\n`gpumgr help COMMAND' tells more of one, `gpumgr help' of options and exit statuses.\n", out);
+}
+
+void help_main(FILE *out)
+{
+	fputs("gpumgr shares GPUs among services: it prepares them for a phase, starts and stops\n"
+	      "what is needed, and says why when something does not fit. Its daemon is gpumgrd.\n\n",
+		out);
+	help_brief(out);
 	fputs("\nOptions:\n", out);
 	print_options(OPTIONS_GLOBAL, out);
-	fprintf(out, "\n%s\n%s\n`gpumgr help COMMAND' tells more of one. The daemon is gpumgrd.\n", environment,
-		exit_statuses);
+	fprintf(out, "\n%s\n%s", environment, exit_statuses);
 }
 
 void help_command(const struct command *command, FILE *out)

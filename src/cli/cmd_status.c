@@ -220,6 +220,62 @@ static void print_services(struct cli *cli, json_t *services)
 	}
 }
 
+/* ---- processes ---- */
+
+static const struct column process_columns[] = {
+	{ "GPU" },
+	{ "PID", true },
+	{ "USED", true },
+	{ "SERVICE" },
+	{ "PROCESS" },
+};
+
+/* The service whose main process it is. Children of a service are not told apart from strangers here. */
+static const char *service_of(struct cli *cli, json_t *services, const json_t *pid)
+{
+	const char *name;
+	const json_t *service;
+	json_object_foreach(services, name, service)
+	{
+		if (json_is_integer(pid) && json_equal(json_object_get(service, "pid"), pid))
+			return clean_key(cli, name);
+	}
+	return NULL;
+}
+
+static void add_processes(struct cli *cli, struct table *table, const json_t *gpu, json_t *services)
+{
+	size_t i;
+	const json_t *process;
+	json_array_foreach(json_object_get(gpu, "processes"), i, process)
+	{
+		table_add(table, json_amount(cli, gpu, "index"), COLOR_NONE);
+		table_add(table, json_amount(cli, process, "pid"), COLOR_NONE);
+		table_add(table, json_amount(cli, process, "memory_mb"), COLOR_NONE);
+		table_add(table, service_of(cli, services, json_object_get(process, "pid")), COLOR_NONE);
+		table_add(table, json_words(cli, process, "name"), COLOR_NONE);
+	}
+}
+
+/* Only where memory is held that is no service's: then the question is whose it is. */
+static void print_processes(struct cli *cli, const json_t *gpus, json_t *services)
+{
+	struct table table;
+	size_t i;
+	const json_t *gpu;
+	table_begin(&table, process_columns, ARRAY_SIZE(process_columns));
+	json_array_foreach(gpus, i, gpu)
+	{
+		if (amount_of(gpu, "foreign_mb") > 0)
+			add_processes(cli, &table, gpu, services);
+	}
+	if (table.n_cells > 0) {
+		heading(cli, "Processes on GPUs with foreign memory");
+		table_print(&table, stdout, 0, cli->terminal.width, cli->terminal.colors);
+	}
+	table_end(&table);
+}
+
 /* ---- what waits and what is under way ---- */
 
 static const char *request_name(struct cli *cli, const json_t *transition)
@@ -320,6 +376,7 @@ int cmd_status(struct cli *cli)
 	} else if (!cli->quiet) {
 		print_gpus(cli, json_object_get(answer.json, "gpus"));
 		print_services(cli, json_object_get(answer.json, "services"));
+		print_processes(cli, json_object_get(answer.json, "gpus"), json_object_get(answer.json, "services"));
 		print_running(cli, json_object_get(answer.json, "transitions"));
 		print_queue(cli, json_object_get(answer.json, "queue"));
 		print_leases(json_object_get(answer.json, "leases"));

@@ -269,7 +269,7 @@ static int run_command(struct cli *cli)
 		return CLI_DONE;
 	}
 	if (cli->arguments.n_words == 0) {
-		help_main(stderr);
+		help_brief(stderr);
 		return CLI_USAGE;
 	}
 	const struct command *command = find_command(cli->arguments.words[0]);

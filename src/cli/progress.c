@@ -228,20 +228,27 @@ static const char *step_time(const struct progress_step *step, uint64_t now_ms, 
 	return "";
 }
 
+/* Takes ": ending" off the end of the line. */
+static void drop_ending(char *line, const char *ending)
+{
+	size_t n = strlen(line), m = strlen(ending) + 2;
+	if (n > m && strcmp(line + n - m + 2, ending) == 0 && strncmp(line + n - m, ": ", 2) == 0)
+		line[n - m] = '\0';
+}
+
 static void draw_step(const struct progress_step *step, FILE *out, uint64_t now_ms, const struct terminal *terminal)
 {
 	char line[512], time[64];
 	const struct mark *mark = &marks[step->state];
 	const char *picture = terminal->utf8 ? mark->utf8 : mark->ascii;
 	const char *spent = step_time(step, now_ms, time, sizeof(time));
-	/* The daemon's sentence begins with the same words: "stop cosyvoice: frees ...". */
+	/* The daemon's sentence is "stop cosyvoice: frees ...: done": we have said its beginning, the mark says its
+	 * end. */
 	const char *more = strchr(step->text, ':');
+	const char *separator = more == NULL && step->text[0] != '\0' ? ": " : "";
 	snprintf(line, sizeof(line), "%s %s%s%s%s%s%s", step->action, step->service, spent[0] != '\0' ? " (" : "",
-		spent, spent[0] != '\0' ? ")" : "",
-		more != NULL                    ? ""
-			: step->text[0] != '\0' ? ": "
-						: "",
-		more != NULL ? more : step->text);
+		spent, spent[0] != '\0' ? ")" : "", separator, more != NULL ? more : step->text);
+	drop_ending(line, state_words[step->state]);
 	draw_line(out, terminal, 2, picture != NULL ? picture : spinner(now_ms, terminal->utf8), mark->color, line);
 }
 

@@ -134,6 +134,19 @@ def test_status_of_everything_at_once(daemon):
         assert words in result.stdout, result.stdout
 
 
+def test_whose_the_foreign_memory_is(daemon):
+    processes = [{"pid": 4242, "name": "python3", "memory_mb": 19999}, {"pid": 99, "name": HOSTILE, "memory_mb": None}]
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(gpus=[gpu(processes=processes), gpu(1, foreign_mb=0, processes=processes)]))
+    result = daemon.cli("status")
+    assert no_escapes(result.stdout)
+    lines = result.stdout.splitlines()
+    rows = [line.split() for line in lines[lines.index("Processes on GPUs with foreign memory") :]]
+    assert rows[2] == ["0", "4242", "19999", "comfyui", "python3"]
+    assert rows[3][:4] == ["0", "99", "-", "-"] and len(rows) == 4
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(gpus=[gpu(foreign_mb=0, processes=processes)]))
+    assert "Processes" not in daemon.cli("status").stdout
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -628,12 +641,18 @@ def test_events(daemon):
     assert daemon.requests[-1][3]["Last-Event-ID"] == "4"
 
 
+def test_a_gap_in_the_events_is_told_where_it_matters(daemon):
+    daemon.answers["GET", "/gpu/events"] = Stream(("reset", {}), *EVENTS, hold=True)
+    assert daemon.cli("events").stderr == ""  # all there is was asked for
+    assert "events are missing" in daemon.cli("events", "--since", "4").stderr
+
+
 def test_events_followed(daemon):
     daemon.answers["GET", "/gpu/events"] = Stream(EVENTS[0], 0.6, ("reset", {}), EVENTS[1])
     result = daemon.cli("events", "-f")
     assert result.returncode == FAILED  # the daemon ended the stream
     assert len(result.stdout.splitlines()) == 2
-    assert "older events are gone" in result.stderr and "going down" in result.stderr
+    assert "events are missing" in result.stderr and "going down" in result.stderr
     assert daemon.requests[-1][3]["Last-Event-ID"] is None
 
 
@@ -761,6 +780,8 @@ def test_main_help():
     assert "_complete" not in result.stdout
     short = Result(run())
     assert short.returncode == USAGE and short.stdout == "" and "status" in short.stderr
+    assert len(short.stderr.splitlines()) < 24
+    assert max(map(len, (short.stderr + result.stdout).splitlines())) <= 84
     assert re.fullmatch(r"gpumgr \d+\.\d+\.\d+\n", Result(run("--version")).stdout)
 
 

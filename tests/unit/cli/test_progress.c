@@ -121,7 +121,7 @@ static void test_picture(void **state)
 	CLEANUP_FREE char *text = picture(fixture, 2600, plain);
 	assert_string_equal(text,
 		"| phase 4  1.6 s\n"
-		"  + stop a (12 ms): frees 5 MiB: done\n"
+		"  + stop a (12 ms): frees 5 MiB\n"
 		"  | start b (1.5 s): takes a very great\n");
 	struct terminal rich = { .is_tty = true, .colors = true, .utf8 = true, .width = 40, .height = 24 };
 	CLEANUP_FREE char *colored = picture(fixture, 2600, rich);
