@@ -235,7 +235,7 @@ int vram_take(struct vram *vram, uint64_t mib, struct error *err)
 	return 0;
 }
 
-/* By rename, so that no reader ever sees the memory as free; added up where the heir holds some of its own. */
+/* No reader ever sees the memory as free: by rename, or added to what the heir holds before it is taken away here. */
 static int hand_over(int folder, pid_t heir)
 {
 	char own[32], other[32];

@@ -448,7 +448,7 @@ static void test_lingering_memory_comes_back_with_another_process(void **state)
 		wait_for_used(fixture, 0, 4000 * i);
 		kill(service.pid, SIGTERM);
 		while (waitpid(service.pid, NULL, WNOHANG) == 0)
-			assert_int_equal(used(fixture, 0) / 4000, i); /* at no moment less */
+			assert_true(used(fixture, 0) >= 4000 * i); /* at no moment less */
 		assert_int_equal(used(fixture, 0), 4000 * i);
 	}
 	kill(heir.pid, SIGKILL);
