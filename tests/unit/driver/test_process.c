@@ -294,6 +294,13 @@ static void test_stop_signal(void **state)
 	assert_non_null(strstr(log, "got it"));
 }
 
+static bool is_stopped(struct bench *bench, const void *argument)
+{
+	struct proc_stat stat;
+	(void)argument;
+	return proc_read_stat(bench->pid, &stat) == 0 && stat.state == 'T';
+}
+
 static void test_stopped_process_heeds(void **state)
 {
 	struct bench *bench = *state;
@@ -301,6 +308,7 @@ static void test_stopped_process_heeds(void **state)
 	bench_start(bench);
 	bench_wait_log(bench, "ready");
 	assert_int_equal(kill(bench->pid, SIGSTOP), 0);
+	assert_true(bench_run_until(bench, is_stopped, NULL));
 	bench_stop(bench, false);
 }
 
