@@ -89,6 +89,7 @@ static const struct header {
 	{ "Content-Length", offsetof(struct headers, content_length), true },
 	{ "Transfer-Encoding", offsetof(struct headers, transfer_encoding), true },
 	{ "Last-Event-ID", offsetof(struct headers, last_event_id), false },
+	{ "Expect", offsetof(struct headers, expect), false },
 };
 
 static enum MHD_Result handle_header(void *context, enum MHD_ValueKind kind, const char *key, const char *value)

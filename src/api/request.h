@@ -33,6 +33,7 @@ struct headers {
 	const char *content_length;
 	const char *transfer_encoding;
 	const char *last_event_id;
+	const char *expect;
 	bool repeated; /* one of those that must not be came twice */
 };
 

@@ -242,7 +242,7 @@ static bool body_fits(struct request *request)
 /* Whatever can be refused by the headers alone. */
 static void check_headers(struct request *request)
 {
-	if (!framing_is_sane(request) || !guard_admits(&request->api->guard, request))
+	if (!guard_admits(&request->api->guard, request))
 		return;
 	if (request->target_bad) {
 		reply_problem(request, "bad_request", NULL,
@@ -307,7 +307,21 @@ static enum MHD_Result send_answer(struct request *request)
 	return result;
 }
 
-/* The headers are there. A refusal of a request that has a body goes out at once, and the body is not read. */
+/*
+ * Whether a refusal goes out before the body was read, and ends the connection: when the body has no certain end, when
+ * it is too long to be read for nothing, or when the client waits to hear whether it is wanted. Else it is read and
+ * dropped: a client that is still sending when its connection ends does not get to see why.
+ */
+static bool refuses_at_once(const struct request *request, bool is_sane)
+{
+	const struct headers *headers = &request->headers;
+	if (request->response == NULL || !request_has_body(request))
+		return false;
+	return !is_sane || headers->expect != NULL ||
+		(headers->content_length != NULL && strtoull(headers->content_length, NULL, 10) > BODY_DISCARD_MAX);
+}
+
+/* The headers are there. */
 static enum MHD_Result begin(struct request *request, const char *method)
 {
 	request->method = method;
@@ -315,13 +329,19 @@ static enum MHD_Result begin(struct request *request, const char *method)
 	request->stage = REQUEST_RECEIVING;
 	request_read_headers(request);
 	log_request(request);
-	check_headers(request);
-	return request->response != NULL && request_has_body(request) ? send_answer(request) : MHD_YES;
+	bool is_sane = framing_is_sane(request);
+	if (is_sane)
+		check_headers(request);
+	return refuses_at_once(request, is_sane) ? send_answer(request) : MHD_YES;
 }
 
 static enum MHD_Result receive(struct request *request, const char *data, size_t *size)
 {
-	int r = request_add_body(request, data, *size);
+	int r = 0;
+	if (request->response != NULL)
+		request->body_discarded += *size;
+	else
+		r = request_add_body(request, data, *size);
 	*size = 0;
 	return r == -ENOMEM || request->body_discarded > BODY_DISCARD_MAX ? MHD_NO : MHD_YES;
 }

@@ -65,7 +65,8 @@ class Daemon:
         self.log = open(folder / "stderr", "w+")
         self.process = subprocess.Popen(
             [PROGRAM, f"socket={self.socket}", f"log_dir={self.logs}", *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, pass_fds=pass_fds)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, pass_fds=pass_fds,
+            env={**os.environ, "ASAN_OPTIONS": "quarantine_size_mb=1"})  # else freed memory looks like a leak
         self.lines = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -666,6 +667,21 @@ def test_large_bodies(daemon):
     with daemon.raw(head.replace(b"Transfer-Encoding: chunked", b"Content-Length: 99999999999999")) as sock:
         assert read_all(sock).startswith(b"HTTP/1.1 413 ")
     assert daemon.ask("GET", "/health").status == 200
+
+
+def test_refused_bodies_are_read(daemon):
+    """So that a client that sends in pieces gets to see the refusal, and may go on with the connection."""
+    with contextlib.closing(daemon.connection()) as connection:
+        for path, status in (("/nonsense", 404), ("/gpu/prepare-phase/4", 413), ("/gpu/status", 405)) * 10:
+            connection.request("POST", path, "x" * 300000, JSON)
+            sock = connection.sock
+            assert Answer(connection.getresponse()).status == status
+            assert connection.sock is sock, "the connection was closed"
+
+
+def test_expect_is_refused_at_once(daemon):
+    with daemon.raw(b"POST /nonsense HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n") as sock:
+        assert read_all(sock).startswith(b"HTTP/1.1 404 ")
 
 
 def test_expect_continue(daemon):
