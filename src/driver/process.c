@@ -239,12 +239,12 @@ static void handle_result(void *context)
 {
 	struct run *run = context;
 	struct spawn_failure failure;
-	if (run->stage != RUN_STARTING)
+	if (run->stage != RUN_STARTING || run->result == NULL)
 		return;
 	enum spawn_result result = spawn_read_result(fd_watch_fd(run->result), &failure);
 	if (result == SPAWN_UNDECIDED && !run->main_ended)
 		return;
-	fd_watch_stop(run->result);
+	run->result = fd_watch_destroy(run->result);
 	if (result != SPAWN_FAILED) {
 		report_started(run);
 		return;
