@@ -33,6 +33,12 @@ const char *cli_keep(struct cli *cli, char *text)
 	return text;
 }
 
+void cli_release(struct cli *cli, size_t mark)
+{
+	while (cli->n_kept > mark)
+		free(cli->kept[--cli->n_kept]);
+}
+
 const char *cli_format(struct cli *cli, const char *format, ...)
 {
 	char *text = NULL;

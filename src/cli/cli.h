@@ -73,6 +73,8 @@ const char *cli_word(const struct cli *cli, size_t n);
 
 /* Takes over memory until the end of the program; returns it. NULL ends the program: there is no memory. */
 const char *cli_keep(struct cli *cli, char *text) __attribute__((returns_nonnull));
+/* Gives back what was kept since `n_kept` was this. */
+void cli_release(struct cli *cli, size_t mark);
 const char *cli_format(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3), returns_nonnull));
 
 /* "gpumgr: ..." on stderr. `format` may hold lines; what comes from outside must have been cleaned. Returns `status`.

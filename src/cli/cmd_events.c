@@ -7,6 +7,7 @@
 #include "cli/text.h"
 
 #define SILENCE_TICKS 4 /* of about 80 ms each: the daemon tells what it knows in one go */
+#define DEADLINE_MS 30000
 
 struct listener {
 	struct cli *cli;
@@ -14,12 +15,14 @@ struct listener {
 	bool resumes; /* events were printed, or asked for by number: a gap matters */
 	bool failed; /* writing did */
 	bool ended; /* on purpose */
+	bool is_open; /* the daemon answers: silence means that it has no more to tell */
 	unsigned n_silent;
 };
 
 static void print_event(struct listener *listener, const struct sse_event *event)
 {
 	struct cli *cli = listener->cli;
+	size_t mark = cli->n_kept; /* following may go on for weeks */
 	json_t *json = json_loads(event->data, 0, NULL);
 	const char *time = json_words(cli, json, "time");
 	const char *type = json_words(cli, json, "type");
@@ -34,6 +37,7 @@ static void print_event(struct listener *listener, const struct sse_event *event
 						  : "");
 	}
 	json_decref(json);
+	cli_release(cli, mark);
 }
 
 static bool handle_event(void *context, const struct sse_event *event)
@@ -50,10 +54,15 @@ static bool handle_event(void *context, const struct sse_event *event)
 	return !listener->failed;
 }
 
+static void handle_open(void *context)
+{
+	((struct listener *)context)->is_open = true;
+}
+
 static bool handle_tick(void *context)
 {
 	struct listener *listener = context;
-	listener->ended = !listener->follow && ++listener->n_silent >= SILENCE_TICKS;
+	listener->ended = !listener->follow && listener->is_open && ++listener->n_silent >= SILENCE_TICKS;
 	return !listener->ended;
 }
 
@@ -80,7 +89,9 @@ int cmd_events(struct cli *cli)
 		.path = "/gpu/events",
 		.last_event_id = since != NULL || listener.follow ? since : "0",
 		.handle_event = handle_event,
+		.handle_open = handle_open,
 		.handle_tick = handle_tick,
+		.deadline_ms = listener.follow ? 0 : DEADLINE_MS,
 		.context = &listener,
 	};
 	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);

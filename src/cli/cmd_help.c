@@ -38,7 +38,7 @@ void help_brief(FILE *out)
 	for (size_t i = 0; i < n_commands; i++)
 		if (!commands[i].hidden)
 			fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].help);
-	fputs("\n`gpumgr help COMMAND' tells more of one, `gpumgr help' of options and exit statuses.\n", out);
+	fputs("\n`gpumgr help COMMAND' tells more of one, `gpumgr help' of options and statuses.\n", out);
 }
 
 void help_main(FILE *out)

@@ -96,6 +96,11 @@ static int judge(struct waiter *waiter, const json_t *status)
 		error != NULL ? error : "the reason is not known");
 }
 
+static void handle_open(void *context)
+{
+	((struct waiter *)context)->must_look = true;
+}
+
 static bool handle_tick(void *context)
 {
 	struct waiter *waiter = context;
@@ -111,14 +116,21 @@ static bool handle_tick(void *context)
 	return waiter->status == CLI_DONE && !waiter->is_ready;
 }
 
+static void print_json(struct waiter *waiter)
+{
+	json_t *json =
+		json_pack("{s:b, s:s, s:s}", "success", true, "service", waiter->service, "state", waiter->state);
+	cli_dump_json(waiter->cli, json);
+	json_decref(json);
+}
+
 static int conclude(struct waiter *waiter, enum client_outcome outcome, const struct client_answer *answer,
 	const struct error *err, uint64_t timeout_ms)
 {
 	char timeout[64];
 	if (waiter->is_ready) {
 		if (waiter->cli->json)
-			printf("{\"success\": true, \"service\": \"%s\", \"state\": \"%s\"}\n", waiter->service,
-				waiter->state);
+			print_json(waiter);
 		else
 			cli_say(waiter->cli, "%s is %s\n", waiter->service, waiter->state);
 		return CLI_DONE;
@@ -140,7 +152,7 @@ int cmd_wait(struct cli *cli)
 {
 	const char *text = cli->arguments.values[OPTION_TIMEOUT];
 	uint64_t timeout_ms = TIMEOUT_DEFAULT_MS;
-	struct waiter waiter = { .cli = cli, .service = cli_word(cli, 0), .must_look = true };
+	struct waiter waiter = { .cli = cli, .service = cli_word(cli, 0) };
 	struct client_answer answer = { 0 };
 	struct error err;
 	if (text != NULL && (parse_duration(text, &timeout_ms) < 0 || timeout_ms == 0))
@@ -148,12 +160,13 @@ int cmd_wait(struct cli *cli)
 	int status = cli_connect(cli);
 	if (status != CLI_DONE)
 		return status;
-	/* The stream is opened first (the first tick comes a moment later), so nothing falls in between. */
+	/* The status is looked at once the stream is open, so that nothing falls in between. */
 	struct client_request request = {
 		.method = "GET",
 		.path = "/gpu/events",
 		.deadline_ms = timeout_ms,
 		.handle_event = handle_event,
+		.handle_open = handle_open,
 		.handle_tick = handle_tick,
 		.context = &waiter,
 	};

@@ -287,8 +287,7 @@ static void end(struct cli *cli)
 {
 	client_free(cli->client);
 	client_address_finish(&cli->address);
-	for (size_t i = 0; i < cli->n_kept; i++)
-		free(cli->kept[i]);
+	cli_release(cli, 0);
 	free(cli->kept);
 }
 

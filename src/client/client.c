@@ -32,6 +32,7 @@ struct exchange {
 	CURL *easy;
 	struct curl_slist *headers;
 	struct sse_parser *parser;
+	bool is_open; /* handle_open() was called */
 	bool is_known; /* the kind of the body was decided */
 	bool is_events;
 	bool is_bytes;
@@ -115,6 +116,20 @@ static int keep(struct exchange *exchange, const char *bytes, size_t n)
 	answer->length += n;
 	answer->body[answer->length] = '\0';
 	return 0;
+}
+
+static size_t handle_header(char *line, size_t size, size_t count, void *context)
+{
+	struct exchange *exchange = context;
+	long status = 0;
+	if (line[0] != '\r' && line[0] != '\n')
+		return size * count;
+	curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status >= 200 && status < 300 && !exchange->is_open && exchange->request->handle_open != NULL) {
+		exchange->is_open = true;
+		exchange->request->handle_open(exchange->request->context);
+	}
+	return size * count;
 }
 
 static size_t handle_body(char *bytes, size_t size, size_t count, void *context)
@@ -208,6 +223,8 @@ static int set_options(struct exchange *exchange)
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "gpumgr/" GPUMGR_VERSION);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->curl_error);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, handle_header);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, handle_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
 	if (strcmp(method, "POST") == 0) {

@@ -38,6 +38,8 @@ struct client_request {
 	sse_handler handle_event;
 	/* Set: the body of a 2xx answer comes here piece by piece, as it is. false stops. */
 	bool (*handle_bytes)(void *context, const char *bytes, size_t n);
+	/* The headers of a 2xx answer are there: the daemon has begun to answer. */
+	void (*handle_open)(void *context);
 	/* Called about every 80 ms while waiting. false stops. */
 	bool (*handle_tick)(void *context);
 	void *context;

@@ -562,6 +562,9 @@ def test_wait_for_what_is_ready(daemon):
     daemon.answers["GET", "/gpu/events"] = Stream(b": hello\n\n", hold=True)
     result = daemon.cli("wait", "comfyui")
     assert (result.returncode, result.stdout) == (DONE, "comfyui is ready\n")
+    result = daemon.cli("wait", "comfyui", "--json")
+    assert json.loads(result.stdout) == {"success": True, "service": "comfyui", "state": "ready"}
+    assert [request[1] for request in daemon.requests[:2]] == ["/gpu/events", "/gpu/status"]
 
 
 def test_wait_until_an_event(daemon):
@@ -639,6 +642,15 @@ def test_events(daemon):
     lines = daemon.cli("--json", "events", "--since", "4").stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [5, 6]
     assert daemon.requests[-1][3]["Last-Event-ID"] == "4"
+
+
+def test_events_of_a_daemon_that_takes_its_time(daemon):
+    def late(handler):
+        time.sleep(0.8)
+        return Stream(*EVENTS, hold=True)
+
+    daemon.answers["GET", "/gpu/events"] = late
+    assert len(daemon.cli("events").stdout.splitlines()) == 2
 
 
 def test_a_gap_in_the_events_is_told_where_it_matters(daemon):
@@ -781,7 +793,7 @@ def test_main_help():
     short = Result(run())
     assert short.returncode == USAGE and short.stdout == "" and "status" in short.stderr
     assert len(short.stderr.splitlines()) < 24
-    assert max(map(len, (short.stderr + result.stdout).splitlines())) <= 84
+    assert max(map(len, (short.stderr + result.stdout).splitlines())) <= 81
     assert re.fullmatch(r"gpumgr \d+\.\d+\.\d+\n", Result(run("--version")).stdout)
 
 
