@@ -21,7 +21,8 @@
 
 /* Rendering. */
 
-struct blob *events_render(uint64_t id, const char *type, json_t *data)
+/* One server-sent event, its data (taken over) on one line; without an id when that is 0. NULL: no memory. */
+static struct blob *render_event(uint64_t id, const char *type, json_t *data)
 {
 	char head[160];
 	int head_length = id != 0
@@ -64,7 +65,7 @@ static struct blob *render_notice(uint64_t id, const struct notice *notice)
 		json_object_set_new(data, "transition", json_integer((json_int_t)notice->transition));
 	for (unsigned i = 0; i < notice->n_facts; i++)
 		json_object_set_new(data, notice->facts[i].key, fact_value(&notice->facts[i]));
-	return events_render(id, notice->type,
+	return render_event(id, notice->type,
 		json_pack("{s:I, s:o, s:s, s:o, s:o}", "id", (json_int_t)id, "time",
 			json_wall_time((double)now.tv_sec + (double)now.tv_nsec / 1e9), "type", notice->type, "subject",
 			json_text_or_null(notice->subject), "data", data));
@@ -84,7 +85,7 @@ struct event_stream {
 
 static struct blob *render_reset(uint64_t next_id)
 {
-	return events_render(0, "reset",
+	return render_event(0, "reset",
 		json_pack("{s:s, s:I}", "text", "events were missed; ask for the status", "next", (json_int_t)next_id));
 }
 
@@ -188,14 +189,14 @@ int events_follow_transition(struct request *request, uint64_t id, uint64_t firs
 	events->transition = id != 0 ? id : UINT64_MAX; /* it was refused before it became one */
 	events->next_id = first_event;
 	events->end_id = UINT64_MAX;
-	events->first = events_render(0, "accepted", json_transition_by_id(request->api->host, id));
+	events->first = render_event(0, "accepted", json_transition_by_id(request->api->host, id));
 	return stream_open(request, &events->stream, &event_stream_ops);
 }
 
 void events_finish_transition(struct request *request, unsigned status, json_t *body)
 {
 	struct event_stream *events = (struct event_stream *)request->stream;
-	events->last = events_render(0, "result", json_pack("{s:i, s:o}", "status", (int)status, "body", body));
+	events->last = render_event(0, "result", json_pack("{s:i, s:o}", "status", (int)status, "body", body));
 	events->end_id = ring_next_id(request->api->ring);
 	events->is_final = true;
 	stream_wake(&events->stream);

@@ -4,13 +4,8 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "api/blob.h"
-
 struct api;
 struct request;
-
-/* One server-sent event, its data on one line; `data` is taken over. `id` 0: without one. NULL: no memory. */
-struct blob *events_render(uint64_t id, const char *type, json_t *data);
 
 /*
  * Answers the request with the events of transition `id` from `first_event` on. 0, or negative with nothing changed

@@ -93,7 +93,7 @@ static int put(json_t *object, const char *key, json_t *value)
 	return json_object_set_new_nocheck(object, key, value);
 }
 
-json_t *json_gpu_set(gpu_set gpus, size_t n_gpus)
+static json_t *gpu_set_json(gpu_set gpus, size_t n_gpus)
 {
 	json_t *list = json_array();
 	for (size_t i = 0; i < n_gpus && i < GPU_MAX; i++)
@@ -223,7 +223,7 @@ static json_t *service_json(const struct api_host *host, const struct status *st
 	put(object, "vram_mb", declared_mb(status, service->definition));
 	put(object, "priority", json_integer(service->definition->priority));
 	put(object, "phases", phases_of(host->names, index));
-	put(object, "gpus", json_gpu_set(service->gpus, status->n_gpus));
+	put(object, "gpus", gpu_set_json(service->gpus, status->n_gpus));
 	put(object, "pid", number_or_null(service->pid > 0, service->pid));
 	put(object, "measured_mb", number_or_null(service->has_measured, service->measured_mib));
 	put(object, "committed_mb", json_integer((json_int_t)service->committed_mib));
@@ -249,7 +249,7 @@ static json_t *step_json(const struct api_host *host, const struct plan_step *pl
 	char text[1024];
 	return json_pack("{s:s, s:o, s:o, s:I, s:s, s:s, s:n, s:n, s:o}", "action", action_name(plan->action),
 		"service", json_text(host->names->services[plan->service].name), "gpus",
-		json_gpu_set(plan->gpus, GPU_MAX), "mb", (json_int_t)plan->mib, "reason",
+		gpu_set_json(plan->gpus, GPU_MAX), "mb", (json_int_t)plan->mib, "reason",
 		plan_reason_name(plan->reason), "state", "pending", "duration_ms", "error", "text",
 		json_text(explain_step(host->names, plan, text, sizeof(text))));
 }
@@ -374,7 +374,7 @@ json_t *json_transition(const struct api_host *host, const struct transition *tr
 	put(object, "started_at", json_engine_time(host, transition->started_ms));
 	put(object, "ended_at", json_engine_time(host, is_over(transition) ? transition->ended_ms : 0));
 	put(object, "duration_ms", duration_json(host, transition));
-	put(object, "gpus", json_gpu_set(transition->gpus, GPU_MAX));
+	put(object, "gpus", gpu_set_json(transition->gpus, GPU_MAX));
 	put(object, "steps", steps_json(host, transition));
 	put(object, "blocking", blockers_json(host, spec, transition->blockers, transition->n_blockers));
 	put(object, "detail", json_text_or_null(transition->detail));

@@ -16,7 +16,6 @@ json_t *json_wall_time(double seconds);
 /* Engine time; null for 0. */
 json_t *json_engine_time(const struct api_host *host, uint64_t ms);
 
-json_t *json_gpu_set(gpu_set gpus, size_t n_gpus);
 json_t *json_status(const struct api_host *host);
 json_t *json_transition(const struct api_host *host, const struct transition *transition);
 /* The record, or as much as is known without it. */
