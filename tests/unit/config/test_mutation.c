@@ -53,7 +53,8 @@ static void replace(struct text *text, size_t at, size_t n_old, const char *new,
 		return;
 	char copy[4096];
 	n_new = n_new > sizeof(copy) ? sizeof(copy) : n_new;
-	memcpy(copy, new, n_new); /* it may be a part of the text itself */
+	if (n_new > 0)
+		memcpy(copy, new, n_new); /* it may be a part of the text itself */
 	memmove(text->bytes + at + n_new, text->bytes + at + n_old, text->length - at - n_old);
 	memcpy(text->bytes + at, copy, n_new);
 	text->length += n_new - n_old;
