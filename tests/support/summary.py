@@ -13,13 +13,31 @@ from collections import Counter
 from pathlib import Path
 
 CMOCKA_CASE = re.compile(r"^\[ +(OK|FAILED|SKIPPED|ERROR) +\] ([^\s:]+)(?![^\n]*listed below)", re.MULTILINE)
+PYTEST_END = re.compile(r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in [0-9.]+s", re.MULTILINE)
 CMOCKA_END = re.compile(r"^\[==========\] .*test\(s\) run", re.MULTILINE)
+
+
+def count_pytest(line):
+    """The cases in pytest's last line, "1 failed, 177 passed in 20.60s"."""
+    counts = Counter()
+    kinds = {"passed": "passed", "skipped": "skipped", "failed": "failed", "error": "failed", "errors": "failed"}
+    for number, word in re.findall(r"(\d+) ([a-z]+)", line):
+        if word in kinds:
+            counts[kinds[word]] += int(number)
+    return counts
 
 
 def count_program(record):
     """The cases of one test program that meson ran."""
     counts = Counter()
     output = record.get("stdout", "") + "\n" + record.get("stderr", "")
+    ends = PYTEST_END.findall(output)
+    if ends and not CMOCKA_END.search(output):
+        counts = count_pytest(ends[-1])
+        if record.get("result") != "OK":
+            print(f"failed: {record.get('name')} ({record.get('result')})")
+            counts["failed"] = max(counts["failed"], 1)
+        return counts
     cases = {}
     for state, name in CMOCKA_CASE.findall(output):
         # cmocka names a failed case once more in its summary.
