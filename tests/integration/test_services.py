@@ -1,6 +1,7 @@
 """Services that behave badly: deaf, crashing, hanging, forking, escaping, lying about their health."""
 
 import os
+import pwd
 import signal
 import socket
 import time
@@ -244,9 +245,10 @@ def test_a_command_for_the_shell(make_daemon):
     assert daemon.service_processes() == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
-def test_another_user(make_daemon):
-    service = lib.sim_service(4000, 50, process={"user": "nobody"})
+def test_the_user_of_a_service(make_daemon):
+    """Root can become anybody; everybody can stay who they are."""
+    account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    service = lib.sim_service(4000, 50, process={"user": account.pw_name})
     daemon = make_daemon({"a": service}, start=False)
     os.chmod(daemon.root, 0o755)
     (daemon.sim_dir / "0").mkdir(exist_ok=True)
@@ -255,9 +257,19 @@ def test_another_user(make_daemon):
     daemon.start()
     daemon.start_service("a").ok()
     status = Path(f"/proc/{daemon.service('a')['pid']}/status").read_text()
-    assert "Uid:\t65534\t65534\t65534\t65534" in status
+    assert "Uid:" + f"\t{account.pw_uid}" * 4 in status
     groups = next(line for line in status.splitlines() if line.startswith("Groups:"))
     assert "0" not in groups.split()[1:]
+
+
+def test_a_user_that_one_may_not_become(make_daemon):
+    service = lib.sim_service(4000, 50, process={"user": "root"})
+    daemon = make_daemon({"a": service})
+    answer = daemon.start_service("a")
+    if os.getuid() == 0:
+        answer.ok()
+    else:
+        assert "root" in answer.problem(500, "start_failed")["detail"]
 
 
 # --- starts that fail ----------------------------------------------------------------------------------------------
