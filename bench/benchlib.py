@@ -1,5 +1,6 @@
 """What the benchmarks share: the daemon of the integration tests, and figures in words."""
 
+import contextlib
 import statistics
 import sys
 from pathlib import Path
@@ -7,6 +8,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 import gpumgr_testlib as testlib  # noqa: E402
+
+
+@contextlib.contextmanager
+def running(services, phases):
+    """A daemon that is up, and that leaves nothing behind."""
+    daemon = testlib.Daemon(services, phases)
+    try:
+        yield daemon.start()
+    finally:
+        for complaint in daemon.close():
+            print(complaint, file=sys.stderr)
 
 
 def percentile(values, share):

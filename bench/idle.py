@@ -3,7 +3,7 @@
 
 import time
 
-from benchlib import children, process_counters, testlib
+from benchlib import children, process_counters, running, testlib
 
 SECONDS = 20
 
@@ -20,7 +20,7 @@ def measure(daemon, what):
 
 
 def main():
-    with testlib.Daemon(testlib.seed_services(), testlib.SEED_PHASES) as daemon:
+    with running(testlib.seed_services(), testlib.SEED_PHASES) as daemon:
         measure(daemon, "4 services, none runs")
         daemon.post("/gpu/prepare-phase/4")
         measure(daemon, "4 services, one runs")

@@ -3,7 +3,7 @@
 
 import subprocess
 
-from benchlib import testlib
+from benchlib import running, testlib
 
 
 def rate(daemon, path):
@@ -14,7 +14,7 @@ def rate(daemon, path):
 
 
 def main():
-    with testlib.Daemon(testlib.seed_services(), testlib.SEED_PHASES) as daemon:
+    with running(testlib.seed_services(), testlib.SEED_PHASES) as daemon:
         daemon.post("/gpu/prepare-phase/4")
         floor, floor_size = rate(daemon, "/gpu/version")
         status, size = rate(daemon, "/gpu/status")

@@ -9,9 +9,11 @@ import http.client
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
-from benchlib import line, testlib
+from benchlib import line, running, testlib
 
 BOOT = 0.3
 ROUNDS = int(os.environ.get("GPUMGR_BENCH_ROUNDS", "100"))
@@ -24,7 +26,7 @@ def services():
 def measure_gpumgr():
     phases = {1: {"name": "left", "services": ["left"]}, 2: {"name": "right", "services": ["right"]}}
     overheads = []
-    with testlib.Daemon(services(), phases) as daemon:
+    with running(services(), phases) as daemon:
         connection = testlib.UnixConnection(daemon.socket, 30)
         for round_number in range(ROUNDS + 1):
             begin = time.monotonic()
@@ -63,6 +65,8 @@ def measure_by_hand(daemon_root):
             running.wait()
             running = subprocess.Popen(both[round_number % 2], stdout=subprocess.DEVNULL)
             while not is_healthy(ports[round_number % 2]):
+                if running.poll() is not None:
+                    sys.exit(f"a service ended with {running.returncode}")
                 time.sleep(0.001)
             overheads.append((time.monotonic() - begin - BOOT) * 1000)
     finally:
@@ -72,10 +76,9 @@ def measure_by_hand(daemon_root):
 
 
 def main():
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         os.mkdir(f"{folder}/0")
+        Path(f"{folder}/sizes").write_text(f"{testlib.CARD_MIB}\n")
         by_hand = line(f"by hand, {ROUNDS} changes: overhead", measure_by_hand(folder))
     gpumgr = line(f"gpumgr, {ROUNDS} phase changes: overhead", measure_gpumgr())
     print(f"{'ratio of the medians, gpumgr / by hand':44} {gpumgr / by_hand:15.2f}")

@@ -157,7 +157,7 @@ static void choose_sampling(struct engine *engine)
 {
 	bool fast = engine->n_running > 0;
 	for (size_t i = 0; i < engine->n_services; i++)
-		fast |= engine->services[i].pending || engine->services[i].state == SERVICE_STOPPING;
+		fast |= engine->services[i].n_debts > 0 || engine->services[i].state == SERVICE_STOPPING;
 	if (fast == engine->sampling_fast)
 		return;
 	engine->sampling_fast = fast;
@@ -198,6 +198,7 @@ int engine_handle(struct engine *engine, const struct event *event, uint64_t now
 	if (result < 0)
 		return result;
 	lifecycle_tick(engine);
+	debts_tick(engine);
 	ledger_tick(engine);
 	follow_up(engine);
 	choose_sampling(engine);
@@ -214,7 +215,8 @@ uint64_t engine_next_deadline(const struct engine *engine)
 {
 	if (!engine->begun)
 		return 0;
-	uint64_t deadline = earlier(engine->find_due_ms, earlier(ledger_deadline(engine), queue_deadline(engine)));
+	uint64_t deadline = earlier(engine->find_due_ms, queue_deadline(engine));
+	deadline = earlier(deadline, earlier(ledger_deadline(engine), debts_deadline(engine)));
 	for (size_t i = 0; i < engine->n_services; i++)
 		deadline = earlier(deadline, lifecycle_deadline(engine, &engine->services[i]));
 	return deadline;

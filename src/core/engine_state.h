@@ -1,6 +1,7 @@
 /*
  * The engine's own state, shared by its files and nobody else: lifecycle.c (one service through its states),
- * ledger.c (readings, commitments, memory that is not back yet), transition.c (plans being carried out), queue.c
+ * debts.c (memory that is not back yet),
+ * ledger.c (readings and commitments), transition.c (plans being carried out), queue.c
  * (whose turn it is), engine.c (the door). Every function below runs inside one engine_handle() and finds the time in
  * engine->now_ms and the list of effects in engine->out.
  */
@@ -25,6 +26,14 @@
 #define RETRY_MS 100 /* after memory ran out in the middle of deciding */
 #define DEADLINE_NONE UINT64_MAX
 
+/* What an ended run has not given back yet, by the readings. */
+struct debt {
+	uint64_t ended_ms;
+	uint32_t mib[GPU_MAX];
+};
+
+#define DEBTS_MAX 4
+
 struct service {
 	struct service_definition definition; /* a copy: `allowed` may be learned later */
 	size_t index;
@@ -39,9 +48,8 @@ struct service {
 	uint32_t peak_mib[GPU_MAX]; /* of this run */
 	uint32_t measured_mib[GPU_MAX]; /* by the last reading that tells */
 	bool has_measured;
-	bool pending; /* it ended, and its memory is not back yet */
-	uint32_t pending_mib[GPU_MAX];
-	uint64_t ended_ms;
+	size_t n_debts; /* the oldest first */
+	struct debt debts[DEBTS_MAX];
 	uint64_t since_ms;
 	uint64_t last_used_ms;
 	uint64_t idle_since_ms;
@@ -166,11 +174,23 @@ bool ledger_is_settled(const struct engine *engine);
 /* The service's processes are gone (but `alive` still says otherwise): its commitment turns into memory that has to
  * come back. */
 void ledger_end_service(struct engine *engine, struct service *service);
-/* Gives up on memory that did not come back in time, and notices readings that grew old. */
+/* Notices readings that grew old. */
 void ledger_tick(struct engine *engine);
 uint64_t ledger_deadline(const struct engine *engine);
 enum accounting_mode ledger_mode(const struct engine *engine, const struct card *card);
 uint32_t ledger_total(const struct engine *engine, const struct card *card, bool *ret_known);
+
+/* ---- debts ---- */
+
+uint64_t debts_mib(const struct service *service, size_t gpu);
+/* Whether any of them on that GPU began after that reading, which then tells nothing of it. */
+bool debts_are_younger(const struct service *service, size_t gpu, uint64_t sampled_ms);
+void debts_add(struct engine *engine, struct service *service, const uint32_t *mib);
+/* No service owes more on that GPU than the readings still show beyond what is known. */
+void debts_shrink(struct engine *engine, size_t gpu, uint64_t most_mib);
+/* Gives up on what did not come back in time. */
+void debts_tick(struct engine *engine);
+uint64_t debts_deadline(const struct engine *engine);
 
 /* ---- lifecycle ---- */
 

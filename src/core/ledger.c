@@ -1,5 +1,5 @@
 /*
- * Readings, commitments, and memory that is not back yet: what of each GPU is whose. Must not decide who gets
+ * Readings and commitments: what of each GPU is whose. Must not decide who gets
  * memory; that is the planner's.
  */
 #include <inttypes.h>
@@ -48,7 +48,7 @@ static bool is_inhabited(const struct engine *engine, size_t gpu)
 		const struct service *service = &engine->services[i];
 		if (service->state == SERVICE_UNKNOWN)
 			return true;
-		if (service->pending && service->pending_mib[gpu] > 0)
+		if (debts_mib(service, gpu) > 0)
 			return true;
 		if (ledger_commitment(engine, service, gpu) > 0)
 			return true;
@@ -70,10 +70,8 @@ void ledger_account(const struct engine *engine, size_t gpu, struct gpu_account 
 		input.committed_mib += ledger_commitment(engine, service, gpu);
 		if (service->alive && service->has_measured)
 			input.measured_mib += service->measured_mib[gpu];
-		if (!service->pending || service->pending_mib[gpu] == 0)
-			continue;
-		input.pending_mib += service->pending_mib[gpu];
-		if (card->sampled_ms < service->ended_ms)
+		input.pending_mib += debts_mib(service, gpu);
+		if (debts_are_younger(service, gpu, card->sampled_ms))
 			input.settled = false;
 	}
 	gpu_account(&input, ret_account);
@@ -85,7 +83,7 @@ static bool is_in_motion(const struct engine *engine, size_t gpu)
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
 		bool is_stopping = service->state == SERVICE_STOPPING && (service->gpus & GPU_BIT(gpu)) != 0;
-		if (is_stopping || (service->pending && service->pending_mib[gpu] > 0))
+		if (is_stopping || debts_mib(service, gpu) > 0)
 			return true;
 	}
 	return false;
@@ -110,16 +108,18 @@ void ledger_expect_end(struct engine *engine, const struct service *service)
 
 void ledger_end_service(struct engine *engine, struct service *service)
 {
+	uint32_t owed[GPU_MAX] = { 0 };
+	bool owes = false;
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		uint64_t held = ledger_commitment(engine, service, gpu);
 		if (held == 0 || !engine->cards[gpu].sampled)
 			continue; /* nothing has ever told, or will, when memory is back */
 		note_baseline(engine, gpu);
-		/* An earlier run's may not be back either. */
-		service->pending_mib[gpu] += (uint32_t)held;
-		service->pending = true;
+		owed[gpu] = (uint32_t)held;
+		owes = true;
 	}
-	service->ended_ms = engine->now_ms;
+	if (owes)
+		debts_add(engine, service, owed);
 	service->committed = false;
 	service->has_measured = false;
 	memset(service->peak_mib, 0, sizeof(service->peak_mib));
@@ -136,31 +136,6 @@ bool ledger_is_settled(const struct engine *engine)
 			return false; /* a service that was just found still counts as foreign there */
 	}
 	return true;
-}
-
-/* No service has more left to give back than the readings still show beyond what is known. */
-static void shrink_pending(struct engine *engine, size_t gpu)
-{
-	struct gpu_account account;
-	ledger_account(engine, gpu, &account);
-	for (size_t i = 0; i < engine->n_services; i++) {
-		struct service *service = &engine->services[i];
-		if (service->pending && service->pending_mib[gpu] > account.unreclaimed_mib)
-			service->pending_mib[gpu] = (uint32_t)account.unreclaimed_mib;
-	}
-}
-
-static void drop_finished(struct engine *engine)
-{
-	for (size_t i = 0; i < engine->n_services; i++) {
-		struct service *service = &engine->services[i];
-		if (!service->pending)
-			continue;
-		uint64_t left = 0;
-		for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
-			left += service->pending_mib[gpu];
-		service->pending = left > 0;
-	}
 }
 
 static void publish_mode(struct engine *engine, size_t gpu, enum accounting_mode mode)
@@ -243,6 +218,19 @@ void ledger_adopt_service(struct engine *engine, const struct service *service)
 	}
 }
 
+/* What the youngest reading says about debts, and about what has always been there. */
+static void settle(struct engine *engine, size_t gpu)
+{
+	struct gpu_account account;
+	struct card *card = &engine->cards[gpu];
+	ledger_account(engine, gpu, &account);
+	debts_shrink(engine, gpu, account.unreclaimed_mib);
+	if (!is_inhabited(engine, gpu) && card->has_used)
+		card->baseline_used_mib = card->used_mib;
+	else if (account.mode == ACCOUNTING_PROCESS && !is_in_motion(engine, gpu))
+		card->baseline_used_mib = account.foreign_mib; /* should the next readings tell totals only */
+}
+
 /* Growing foreign memory may be one of our services that somebody started by hand. */
 static bool note_foreign(struct engine *engine, size_t gpu)
 {
@@ -269,11 +257,7 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 	}
 	forget_measurements(engine);
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
-		struct card *card = &engine->cards[gpu];
-		shrink_pending(engine, gpu);
-		drop_finished(engine);
-		if (!is_inhabited(engine, gpu) && card->has_used)
-			card->baseline_used_mib = card->used_mib;
+		settle(engine, gpu);
 		look |= note_foreign(engine, gpu);
 	}
 	note_modes(engine);
@@ -282,45 +266,8 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 	engine->version++;
 }
 
-static void publish_unreclaimed(struct engine *engine, const struct service *service, size_t gpu)
-{
-	char subject[16];
-	snprintf(subject, sizeof(subject), "gpu%zu", gpu);
-	struct notice *notice = notice_begin(engine, "gpu.unreclaimed", subject);
-	if (notice == NULL)
-		return;
-	notice->is_problem = true;
-	notice->transition = service->transition;
-	notice_add_number(notice, "gpu", (int64_t)gpu);
-	notice_add_number(notice, "mb", service->pending_mib[gpu]);
-	notice_add_text(notice, "service", service->definition.name);
-	snprintf(notice->text, sizeof(notice->text),
-		"%s: %" PRIu32 " MiB of %s are not back %d s after its end; counted as foreign from now on", subject,
-		service->pending_mib[gpu], service->definition.name, RECLAIM_MS / 1000);
-}
-
-static void give_up(struct engine *engine, struct service *service)
-{
-	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
-		if (service->pending_mib[gpu] == 0)
-			continue;
-		publish_unreclaimed(engine, service, gpu);
-		/* Where readings tell totals only, later services must not hide behind it. */
-		if (ledger_mode(engine, &engine->cards[gpu]) == ACCOUNTING_TOTAL)
-			engine->cards[gpu].baseline_used_mib += service->pending_mib[gpu];
-		service->pending_mib[gpu] = 0;
-	}
-	service->pending = false;
-	engine->version++;
-}
-
 void ledger_tick(struct engine *engine)
 {
-	for (size_t i = 0; i < engine->n_services; i++) {
-		struct service *service = &engine->services[i];
-		if (service->pending && engine->now_ms >= service->ended_ms + RECLAIM_MS)
-			give_up(engine, service);
-	}
 	note_modes(engine);
 }
 
@@ -329,11 +276,6 @@ uint64_t ledger_deadline(const struct engine *engine)
 	uint64_t deadline = engine->has_readings ? DEADLINE_NONE : engine->begun_ms + FIRST_READING_MS;
 	if (deadline <= engine->now_ms)
 		deadline = DEADLINE_NONE;
-	for (size_t i = 0; i < engine->n_services; i++) {
-		const struct service *service = &engine->services[i];
-		if (service->pending && service->ended_ms + RECLAIM_MS < deadline)
-			deadline = service->ended_ms + RECLAIM_MS;
-	}
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		const struct card *card = &engine->cards[gpu];
 		if (is_fresh(engine, card) && card->sampled_ms + READING_STALE_MS + 1 < deadline)

@@ -11,7 +11,7 @@
 
 bool service_is_live(const struct service *service)
 {
-	return service->alive || service->committed || service->pending;
+	return service->alive || service->committed || service->n_debts > 0;
 }
 
 bool service_is_in_use(const struct service *service)
@@ -21,7 +21,7 @@ bool service_is_in_use(const struct service *service)
 
 bool service_is_leaving(const struct service *service)
 {
-	return service->state == SERVICE_STOPPING || (service->pending && !service->alive && !service->committed);
+	return service->state == SERVICE_STOPPING || (service->n_debts > 0 && !service->alive && !service->committed);
 }
 
 void service_set_error(struct service *service, const char *format, ...)

@@ -92,7 +92,7 @@ static bool watch_stop(struct engine *engine, struct request *request, struct st
 		end_step(engine, request, step, STEP_FAILED, OUTCOME_STOP_FAILED);
 		return true;
 	}
-	if (service->alive || service->pending)
+	if (service->alive || service->n_debts > 0)
 		return false;
 	end_step(engine, request, step, STEP_DONE, OUTCOME_DONE);
 	return true;
@@ -140,10 +140,10 @@ static bool may_get_room(const struct engine *engine, gpu_set gpus)
 {
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		if ((service->gpus & gpus) != 0 && (service->state == SERVICE_STOPPING || service->pending))
+		if ((service->gpus & gpus) != 0 && (service->state == SERVICE_STOPPING || service->n_debts > 0))
 			return true;
-		for (size_t gpu = 0; service->pending && gpu < engine->n_cards; gpu++)
-			if (service->pending_mib[gpu] > 0 && (gpus & GPU_BIT(gpu)) != 0)
+		for (size_t gpu = 0; service->n_debts > 0 && gpu < engine->n_cards; gpu++)
+			if (debts_mib(service, gpu) > 0 && (gpus & GPU_BIT(gpu)) != 0)
 				return true;
 	}
 	return false;
