@@ -32,8 +32,9 @@ summary() {
 running=
 stop_all() {
 	trap - INT TERM
-	for pid in $running; do
-		kill -TERM "$pid" 2>/dev/null || true
+	# Each pytest ends its daemons and services before it goes.
+	for file in "$results"/*.pid; do
+		[ -f "$file" ] && kill -TERM "$(cat "$file")" 2>/dev/null
 	done
 	wait
 	exit 130
@@ -79,7 +80,12 @@ shard() {
 	shift 3
 	GPUMGR_BUILD_DIR=$folder GPUMGR_TEST_SHARD=$number GPUMGR_TEST_SHARDS=$shards \
 		"$python" -m pytest tests/integration -q -ra --tb=short -p no:cacheprovider \
-		--durations=10 --junitxml="$results/integration-$label-$number.xml" "$@"
+		--durations=10 --junitxml="$results/integration-$label-$number.xml" "$@" &
+	echo $! >"$results/integration-$label-$number.pid"
+	wait $!
+	status=$?
+	rm -f "$results/integration-$label-$number.pid"
+	return $status
 }
 
 integration() {

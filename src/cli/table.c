@@ -1,6 +1,7 @@
 /* Tables of text. Knows neither where its cells come from nor what they mean. */
 #include "cli/table.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,6 +86,7 @@ static void measure(const struct table *table, struct layout *layout)
 		layout->shown[i] = true;
 		layout->widths[i] = text_width(table->columns[i].title);
 	}
+	assert(table->n_columns > 0);
 	for (size_t i = 0; i < table->n_cells; i++) {
 		size_t width = text_width(table->cells[i].text);
 		if (width > layout->widths[i % table->n_columns])

@@ -12,7 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import gpumgr_testlib as lib  # noqa: E402  (after the path is set)
 
 
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+
+
 def pytest_configure(config):
+    # Whoever stops the run early, by Ctrl-C or kill, gets the fixtures' ends as well. A shell starts its background
+    # jobs with SIGINT ignored.
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     config.addinivalue_line("markers", "newcomer: builds or installs; run once, with the plain build")
 
 
