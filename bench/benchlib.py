@@ -14,6 +14,8 @@ import gpumgr_testlib as testlib  # noqa: E402
 def running(services, phases):
     """A daemon that is up, and that leaves nothing behind."""
     daemon = testlib.Daemon(services, phases)
+    del daemon.config["gpu"]["interval"]  # the tests' own; what is measured is the default
+    daemon.write_config()
     try:
         yield daemon.start()
     finally:

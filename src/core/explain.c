@@ -97,9 +97,9 @@ const char *explain_plan(const struct explain_names *names, const struct request
 {
 	char line[256];
 	struct text text = begin(buffer, size);
-	append(&text, "%s: ", explain_request(names, spec, line, sizeof(line)));
+	append(&text, "%s:", explain_request(names, spec, line, sizeof(line)));
 	if (plan->n_steps == 0)
-		append(&text, "nothing to do");
+		append(&text, " nothing to do");
 	for (size_t i = 0; i < plan->n_steps; i++)
 		append(&text, "\n%s", explain_step(names, &plan->steps[i], line, sizeof(line)));
 	return buffer;
