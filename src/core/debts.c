@@ -99,8 +99,10 @@ static void give_up(struct engine *engine, struct service *service, const struct
 			continue;
 		publish(engine, service, gpu, debt->mib[gpu]);
 		/* Where readings tell totals only, later services must not hide behind it. */
-		if (ledger_mode(engine, &engine->cards[gpu]) == ACCOUNTING_TOTAL)
-			engine->cards[gpu].baseline_used_mib += debt->mib[gpu];
+		struct card *card = &engine->cards[gpu];
+		uint64_t baseline = card->baseline_used_mib + debt->mib[gpu];
+		if (ledger_mode(engine, card) == ACCOUNTING_TOTAL)
+			card->baseline_used_mib = baseline < card->used_mib ? baseline : card->used_mib;
 	}
 	engine->version++;
 }
@@ -112,6 +114,8 @@ void debts_tick(struct engine *engine)
 		while (service->n_debts > 0 && engine->now_ms >= service->debts[0].ended_ms + RECLAIM_MS) {
 			give_up(engine, service, &service->debts[0]);
 			drop(service, 0);
+			for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+				ledger_settle(engine, gpu); /* others may have owed the same memory */
 		}
 	}
 }

@@ -171,6 +171,10 @@ void ledger_expect_end(struct engine *engine, const struct service *service);
 /* Whether what the readings show is up to date with what is known of services; decisions wait for that, but not for
  * long. */
 bool ledger_is_settled(const struct engine *engine);
+/* Where it was placed, and where the readings saw it besides. */
+gpu_set ledger_gpus(const struct engine *engine, const struct service *service);
+/* What the reading in force says about debts on that GPU, and about what has always been there. */
+void ledger_settle(struct engine *engine, size_t gpu);
 /* The service's processes are gone (but `alive` still says otherwise): its commitment turns into memory that has to
  * come back. */
 void ledger_end_service(struct engine *engine, struct service *service);

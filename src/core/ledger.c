@@ -41,6 +41,15 @@ uint64_t ledger_commitment(const struct engine *engine, const struct service *se
 	return declared > service->peak_mib[gpu] ? declared : service->peak_mib[gpu];
 }
 
+gpu_set ledger_gpus(const struct engine *engine, const struct service *service)
+{
+	gpu_set gpus = service->gpus;
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		if (ledger_commitment(engine, service, gpu) > 0)
+			gpus |= GPU_BIT(gpu);
+	return gpus;
+}
+
 /* Whether any service holds, or has not given back, memory of that GPU, or may do so unknown to us. */
 static bool is_inhabited(const struct engine *engine, size_t gpu)
 {
@@ -82,7 +91,8 @@ static bool is_in_motion(const struct engine *engine, size_t gpu)
 {
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		bool is_stopping = service->state == SERVICE_STOPPING && (service->gpus & GPU_BIT(gpu)) != 0;
+		bool is_stopping =
+			service->state == SERVICE_STOPPING && (ledger_gpus(engine, service) & GPU_BIT(gpu)) != 0;
 		if (is_stopping || debts_mib(service, gpu) > 0)
 			return true;
 	}
@@ -102,7 +112,7 @@ static void note_baseline(struct engine *engine, size_t gpu)
 void ledger_expect_end(struct engine *engine, const struct service *service)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
-		if (service->gpus & GPU_BIT(gpu))
+		if (ledger_gpus(engine, service) & GPU_BIT(gpu))
 			note_baseline(engine, gpu);
 }
 
@@ -218,8 +228,7 @@ void ledger_adopt_service(struct engine *engine, const struct service *service)
 	}
 }
 
-/* What the youngest reading says about debts, and about what has always been there. */
-static void settle(struct engine *engine, size_t gpu)
+void ledger_settle(struct engine *engine, size_t gpu)
 {
 	struct gpu_account account;
 	struct card *card = &engine->cards[gpu];
@@ -257,7 +266,7 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 	}
 	forget_measurements(engine);
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
-		settle(engine, gpu);
+		ledger_settle(engine, gpu);
 		look |= note_foreign(engine, gpu);
 	}
 	note_modes(engine);

@@ -523,10 +523,12 @@ static bool is_to_stop(const struct engine *engine, const struct request *reques
 	return service_is_live(service) && !service->definition.pinned;
 }
 
-static int plan_stops(const struct engine *engine, const struct request *request, struct plan *ret_plan, bool *ret_used)
+static int plan_stops(const struct engine *engine, const struct request *request, struct plan *ret_plan, bool *ret_used,
+	bool *ret_engaged)
 {
 	struct plan plan = { .steps = calloc(engine->n_services + 1, sizeof(struct plan_step)) };
 	*ret_used = false;
+	*ret_engaged = false;
 	if (plan.steps == NULL)
 		return -ENOMEM;
 	for (size_t i = 0; i < engine->n_services; i++) {
@@ -540,9 +542,10 @@ static int plan_stops(const struct engine *engine, const struct request *request
 		plan.steps[plan.n_steps++] = (struct plan_step){ .action = PLAN_STOP,
 			.reason = PLAN_ASKED,
 			.service = i,
-			.gpus = service->gpus,
+			.gpus = ledger_gpus(engine, service),
 			.mib = (uint32_t)most };
-		plan.gpus |= service->gpus;
+		plan.gpus |= ledger_gpus(engine, service);
+		*ret_engaged |= service->transition != 0;
 		*ret_used |= service_is_in_use(service) && !request->record.spec.force;
 	}
 	*ret_plan = plan;
@@ -565,11 +568,11 @@ static enum turn try_stopping(struct engine *engine, struct request *request, gp
 {
 	char why[256];
 	struct plan plan;
-	bool is_used;
-	if (plan_stops(engine, request, &plan, &is_used) < 0)
+	bool is_used, is_engaged_elsewhere;
+	if (plan_stops(engine, request, &plan, &is_used, &is_engaged_elsewhere) < 0)
 		return TURN_NO_MEMORY;
 	acknowledge_error(engine, request);
-	if ((plan.gpus & locked) == 0 && !is_used)
+	if ((plan.gpus & locked) == 0 && !is_used && !is_engaged_elsewhere)
 		return begin(engine, request, &plan);
 	if (is_used)
 		snprintf(why, sizeof(why), "waits for the leases on what is to be stopped");

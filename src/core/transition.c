@@ -140,7 +140,8 @@ static bool may_get_room(const struct engine *engine, gpu_set gpus)
 {
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		if ((service->gpus & gpus) != 0 && (service->state == SERVICE_STOPPING || service->n_debts > 0))
+		if ((ledger_gpus(engine, service) & gpus) != 0 &&
+			(service->state == SERVICE_STOPPING || service->n_debts > 0))
 			return true;
 		for (size_t gpu = 0; service->n_debts > 0 && gpu < engine->n_cards; gpu++)
 			if (debts_mib(service, gpu) > 0 && (gpus & GPU_BIT(gpu)) != 0)

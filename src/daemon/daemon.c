@@ -201,6 +201,7 @@ static int create_drivers(struct daemon *daemon, struct error *err)
 	const struct config *config = daemon->config;
 	daemon->driver_listener = driver_reports;
 	daemon->driver_listener.context = daemon;
+	bool has_limit = getrlimit(RLIMIT_NOFILE, &daemon->open_files) == 0;
 	daemon->environment = (struct driver_environment){
 		.loop = &daemon->loop,
 		.listener = &daemon->driver_listener,
@@ -208,6 +209,7 @@ static int create_drivers(struct daemon *daemon, struct error *err)
 		.state_dir = daemon->paths->state_dir,
 		.instance = daemon->paths->instance,
 		.sim_dir = config->gpu.sim_dir,
+		.open_files = has_limit ? &daemon->open_files : NULL,
 	};
 	daemon->services = calloc(config->n_services + 1, sizeof(daemon->services[0]));
 	daemon->measured_mib = calloc(GPU_MAX * (config->n_services + 1), sizeof(daemon->measured_mib[0]));

@@ -72,6 +72,7 @@ struct daemon {
 	struct driver_environment environment;
 	struct driver_listener driver_listener;
 	struct daemon_service *services;
+	struct rlimit open_files; /* before the API raised it: what services get */
 	struct api_host host;
 	struct api *api;
 	bool is_stopping;

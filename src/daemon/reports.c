@@ -26,6 +26,12 @@ static void handle_started(void *context, size_t service, uint64_t run, pid_t pi
 	daemon_bring(context, &event);
 }
 
+/* A command of type `forking` has put itself into the background: what it left there is the service now. */
+static void handle_main_pid(void *context, size_t service, uint64_t run, pid_t pid)
+{
+	handle_started(context, service, run, pid);
+}
+
 static void bring_text(void *context, enum event_kind kind, size_t service, uint64_t run, const char *text)
 {
 	const struct event event = { .kind = kind, .service = service, .run = run, .text = text };
@@ -59,6 +65,7 @@ const struct driver_listener driver_reports = {
 	.handle_leader_ended = handle_leader_ended,
 	.handle_gone = handle_gone,
 	.handle_stop_refused = handle_stop_refused,
+	.handle_main_pid = handle_main_pid,
 };
 
 /* ---- probes ---- */

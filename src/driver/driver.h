@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <uv.h>
 
@@ -54,6 +55,8 @@ struct driver_environment {
 	/* Short, safe in a path, unique on this host, and the same after a restart: names the cgroup folder. */
 	const char *instance;
 	const char *sim_dir; /* NULL, or handed to services as GPUMGR_SIM_DIR */
+	/* What a service may open; NULL: what the daemon may, which raises its own limit. */
+	const struct rlimit *open_files;
 	unsigned without; /* enum driver_without, or'ed; normally 0 */
 	unsigned tick_ms; /* between looks at the size of logs and at orphans; 0: 10 s */
 };

@@ -345,6 +345,7 @@ int process_spawn(struct run *run, const struct string_list *words, bool in_cgro
 		.output = output,
 		.cgroup_folder = folder,
 		.cgroup_procs = procs,
+		.open_files = process->environment->open_files,
 		.use_clone3 = !(process->environment->without & DRIVER_WITHOUT_CLONE3),
 	};
 	r = spawn_process(&options, ret_spawned, err);

@@ -98,6 +98,8 @@ _Noreturn static void run_child(const struct plan *plan)
 		give_up(plan->result, SPAWN_FILES);
 	seal_descriptors();
 	umask(022);
+	if (plan->options->open_files != NULL)
+		setrlimit(RLIMIT_NOFILE, plan->options->open_files);
 	if (!become(&command->account))
 		give_up(plan->result, SPAWN_ACCOUNT);
 	if (chdir(command->directory) < 0)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -17,6 +18,7 @@ struct spawn_options {
 	int output; /* standard output and error */
 	int cgroup_folder; /* -1: none */
 	int cgroup_procs; /* for kernels that cannot start a process in a cgroup; -1: none */
+	const struct rlimit *open_files; /* NULL: as the caller's */
 	bool use_clone3; /* false in tests: as on kernels and sandboxes without it */
 };
 

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import resource
 import signal
 import socket
 import time
@@ -537,3 +538,26 @@ def test_lots_of_output(make_daemon):
     assert (folder / "chatty.log.1").exists()
     assert sum(path.stat().st_size for path in folder.glob("chatty.log*")) < 7 << 20
     assert "ready" in daemon.get("/gpu/service/chatty/logs?tail=1").text
+
+
+def test_a_service_may_open_as_many_files_as_the_daemon_was_started_with(make_daemon):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    port = lib.free_port()
+    script = f"ulimit -Sn; exec {lib.SIMSVC} --port={port}"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (700, hard))
+    try:
+        daemon = make_daemon({"frugal": lib.shell_service(script, port=port)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    daemon.start_service("frugal").ok()
+    assert daemon.service_log("frugal").splitlines()[0] == "700"
+
+
+def test_the_pid_of_a_forking_service_is_the_one_in_the_background(make_daemon, tmp_path):
+    pid_file = tmp_path / "service.pid"
+    service = lib.sim_service(
+        4000, 50, "--fork", f"--pid-file={pid_file}", process={"type": "forking", "pid_file": str(pid_file)}
+    )
+    daemon = make_daemon({"daemon": service})
+    daemon.start_service("daemon").ok()
+    eventually(lambda: daemon.service("daemon")["pid"] == int(pid_file.read_text()), "the PID is that of the daemon")
