@@ -236,7 +236,8 @@ void ledger_settle(struct engine *engine, size_t gpu)
 	debts_shrink(engine, gpu, account.unreclaimed_mib);
 	if (!is_inhabited(engine, gpu) && card->has_used)
 		card->baseline_used_mib = card->used_mib;
-	else if (account.mode == ACCOUNTING_PROCESS && !is_in_motion(engine, gpu))
+	else if (account.mode == ACCOUNTING_PROCESS &&
+		(account.foreign_mib < card->baseline_used_mib || !is_in_motion(engine, gpu)))
 		card->baseline_used_mib = account.foreign_mib; /* should the next readings tell totals only */
 }
 

@@ -297,6 +297,8 @@ static void end_run(struct engine *engine, struct service *service, const char *
 	else if (service->state != SERVICE_STOPPING || service->error[0] == '\0')
 		service_set_error(service, "%s", text != NULL && text[0] != '\0' ? text : "it ended");
 	lifecycle_apply(engine, service, service->stop_wanted ? SERVICE_ENDED : SERVICE_DIED);
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		ledger_settle(engine, gpu); /* a reading of this very moment may show its memory back already */
 	if (had_memory)
 		effect_add(engine, EFFECT_SAMPLE);
 }
