@@ -53,7 +53,7 @@ static void account_by_process(const struct gpu_account_input *in, struct gpu_ac
 
 static void account_by_total(const struct gpu_account_input *in, struct gpu_account *account)
 {
-	uint64_t rest = minus(in->used_mib, in->committed_mib);
+	uint64_t rest = minus(in->used_mib, minus(in->committed_mib, in->promised_mib));
 	if (in->pending_mib != 0)
 		split_rest(in, rest, account);
 	else

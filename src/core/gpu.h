@@ -95,6 +95,7 @@ struct gpu_account_input {
 	uint32_t used_mib;
 	uint32_t reserve_mib;
 	uint64_t committed_mib; /* of live services whose processes exist (or are about to) */
+	uint64_t promised_mib; /* the part of it whose services have not been started yet: it holds nothing */
 	uint64_t measured_mib; /* of the same services, by the readings */
 	uint64_t pending_mib; /* the most that ended services may not have given back yet */
 	uint64_t baseline_mib; /* process: foreign when the last service ended; total: used without live services */

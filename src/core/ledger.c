@@ -76,7 +76,9 @@ void ledger_account(const struct engine *engine, size_t gpu, struct gpu_account 
 	input.baseline_mib = input.mode == ACCOUNTING_PROCESS ? card->baseline_foreign_mib : card->baseline_used_mib;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		input.committed_mib += ledger_commitment(engine, service, gpu);
+		uint64_t commitment = ledger_commitment(engine, service, gpu);
+		input.committed_mib += commitment;
+		input.promised_mib += service->alive ? 0 : commitment;
 		if (service->alive && service->has_measured)
 			input.measured_mib += service->measured_mib[gpu];
 		input.pending_mib += debts_mib(service, gpu);

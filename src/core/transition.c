@@ -295,11 +295,11 @@ static void note_phase(struct engine *engine, const struct request *request)
 	snprintf(notice->text, sizeof(notice->text), "phase %d is ready", phase->number);
 }
 
-/* What was well when the plan was made, and needed no step, may have ended meanwhile. */
+/* What was well when the plan was made, or after its own step, may have ended meanwhile. */
 static const struct service *find_lost_need(const struct engine *engine, const struct request *request)
 {
 	struct plan_request needs;
-	if (request->record.spec.kind != REQUEST_PHASE && request->record.spec.kind != REQUEST_START)
+	if (request->record.spec.kind == REQUEST_STOP || request->record.spec.kind == REQUEST_RELEASE_ALL)
 		return NULL;
 	snapshot_request(engine, request, &needs);
 	for (size_t i = 0; i < needs.n_needs; i++) {
@@ -315,9 +315,10 @@ static void end_well(struct engine *engine, struct request *request)
 	struct transition *record = &request->record;
 	const struct service *lost = find_lost_need(engine, request);
 	if (lost != NULL) {
+		bool was_stopped = lost->stop_wanted;
 		snprintf(record->detail, sizeof(record->detail), "%s ended meanwhile: %s", lost->definition.name,
-			lost->error);
-		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_START_FAILED);
+			was_stopped ? "stopped by force" : lost->error);
+		queue_finish(engine, request, TRANSITION_FAILED, was_stopped ? OUTCOME_STOPPED : OUTCOME_START_FAILED);
 		return;
 	}
 	if (record->spec.kind == REQUEST_PHASE)
@@ -332,6 +333,8 @@ static void end_transition(struct engine *engine, struct request *request)
 	for (size_t i = 0; i < engine->n_services; i++)
 		if (engine->services[i].transition == record->id)
 			engine->services[i].transition = 0;
+	if (record->n_steps > 0)
+		effect_add(engine, EFFECT_SAMPLE); /* whoever looks next sees what became of it */
 	if (failed == NULL) {
 		end_well(engine, request);
 		return;
