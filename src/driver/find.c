@@ -35,6 +35,16 @@ static bool is_in(const struct pid_list *list, pid_t pid)
 	return false;
 }
 
+/* The first of its kind is most likely the one that the others descend from. */
+static void find_oldest(const struct pid_list *list, struct proc_stat *ret_oldest)
+{
+	struct proc_stat stat;
+	for (size_t i = 0; i < list->n; i++)
+		if (proc_read_stat(list->items[i], &stat) == 0 &&
+			(ret_oldest->pid == 0 || stat.start_ticks < ret_oldest->start_ticks))
+			*ret_oldest = stat;
+}
+
 /* Whom the record or the pid_file names, else who started first. */
 static int choose_leader(const struct process *process, const struct pid_list *list, struct found *found)
 {
@@ -45,10 +55,8 @@ static int choose_leader(const struct process *process, const struct pid_list *l
 		found->stat = stat;
 	else if (pid_file != NULL && identify_by_pid_file(pid_file, &stat, NULL) == 0 && is_in(list, stat.pid))
 		found->stat = stat;
-	for (size_t i = 0; i < list->n && found->stat.pid == 0; i++)
-		if (proc_read_stat(list->items[i], &stat) == 0 &&
-			(found->stat.pid == 0 || stat.start_ticks < found->stat.start_ticks))
-			found->stat = stat;
+	if (found->stat.pid == 0)
+		find_oldest(list, &found->stat);
 	return found->stat.pid != 0 ? 0 : -ESRCH;
 }
 
