@@ -140,6 +140,12 @@ static void handle_health(struct engine *engine, struct service *service, bool h
 	plan_probe(engine, service);
 }
 
+static void settle_all(struct engine *engine)
+{
+	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
+		ledger_settle(engine, gpu);
+}
+
 /* ---- finding ---- */
 
 void lifecycle_find(struct engine *engine, struct service *service)
@@ -233,6 +239,7 @@ static void handle_found(struct engine *engine, struct service *service, bool al
 		adopt(engine, service, healthy, pid);
 	else
 		lifecycle_apply(engine, service, SERVICE_FOUND_ABSENT);
+	settle_all(engine); /* what nobody of ours holds, as is known now, was always there */
 }
 
 /* ---- starting and stopping ---- */
@@ -297,8 +304,7 @@ static void end_run(struct engine *engine, struct service *service, const char *
 	else if (service->state != SERVICE_STOPPING || service->error[0] == '\0')
 		service_set_error(service, "%s", text != NULL && text[0] != '\0' ? text : "it ended");
 	lifecycle_apply(engine, service, service->stop_wanted ? SERVICE_ENDED : SERVICE_DIED);
-	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
-		ledger_settle(engine, gpu); /* a reading of this very moment may show its memory back already */
+	settle_all(engine); /* a reading of this very moment may show its memory back already */
 	if (had_memory)
 		effect_add(engine, EFFECT_SAMPLE);
 }
