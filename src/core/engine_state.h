@@ -32,7 +32,7 @@ struct debt {
 	uint32_t mib[GPU_MAX];
 };
 
-#define DEBTS_MAX 4
+#define DEBTS_MAX 8
 
 struct service {
 	struct service_definition definition; /* a copy: `allowed` may be learned later */
