@@ -10,7 +10,7 @@
 #include "api/server.h"
 #include "api/stream.h"
 #include "base/cleanup.h"
-#include "driver/log_file.h"
+#include "base/log_file.h"
 
 #define LOOK_MS 200
 #define LOG_TYPE "text/plain; charset=utf-8"

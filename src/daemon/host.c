@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/log_file.h"
 #include "daemon/daemon.h"
-#include "driver/log_file.h"
 
 static const struct status *host_status(void *context)
 {

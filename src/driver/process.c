@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log_file.h"
 #include "driver/identify.h"
-#include "driver/log_file.h"
 #include "driver/record.h"
 
 #define TICK_MS 10000

@@ -17,8 +17,8 @@
 #include <string.h>
 #include <uv.h>
 
+#include "base/log_file.h"
 #include "driver/driver.h"
-#include "driver/log_file.h"
 #include "driver/proc.h"
 
 struct bench {

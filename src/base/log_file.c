@@ -1,8 +1,9 @@
 /*
- * The log file of a service: opening, rotating, reading its end. It knows no service and no daemon, keeps nothing open
- * between calls, and must not follow symbolic links: the folder may be shared with people who are not root.
+ * A log file that others write to: opening, rotating, reading its end. It knows neither services nor the daemon, keeps
+ * nothing open between calls, and must not follow symbolic links: the folder may be shared with people who are not
+ * root.
  */
-#include "driver/log_file.h"
+#include "base/log_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
