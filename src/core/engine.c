@@ -169,7 +169,7 @@ static void follow_up(struct engine *engine)
 	bool moved;
 	do {
 		moved = transition_advance(engine);
-		moved |= queue_run(engine);
+		moved |= turn_run(engine);
 		/* What could begin has begun, so a wait of zero means "now or never". */
 		if (!moved)
 			moved = queue_tick(engine);
@@ -218,7 +218,7 @@ uint64_t engine_next_deadline(const struct engine *engine)
 	uint64_t deadline = earlier(engine->find_due_ms, queue_deadline(engine));
 	deadline = earlier(deadline, earlier(ledger_deadline(engine), debts_deadline(engine)));
 	for (size_t i = 0; i < engine->n_services; i++)
-		deadline = earlier(deadline, lifecycle_deadline(engine, &engine->services[i]));
+		deadline = earlier(deadline, lifecycle_deadline(&engine->services[i]));
 	return deadline;
 }
 

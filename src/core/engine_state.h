@@ -1,9 +1,12 @@
 /*
- * The engine's own state, shared by its files and nobody else: lifecycle.c (one service through its states),
- * debts.c (memory that is not back yet),
- * ledger.c (readings and commitments), transition.c (plans being carried out), queue.c
- * (whose turn it is), engine.c (the door). Every function below runs inside one engine_handle() and finds the time in
- * engine->now_ms and the list of effects in engine->out.
+ * The engine's own state, shared by its files and nobody else. Every function below runs inside one engine_handle()
+ * and finds the time in engine->now_ms and the list of effects in engine->out.
+ *
+ *   ledger.c      readings and commitments        lifecycle.c   one service through its states
+ *   debts.c       memory that is not back yet     transition.c  plans being carried out
+ *   snapshot.c    all that, as the planner wants it
+ *   tickets.c     one for each client that asked  queue.c       who waits, in which order
+ *   turn.c        whose turn it is                engine.c      the door
  */
 #pragma once
 
@@ -207,7 +210,7 @@ void lifecycle_start(struct engine *engine, struct service *service, uint64_t tr
 void lifecycle_stop(struct engine *engine, struct service *service, bool force, bool wanted);
 void lifecycle_handle(struct engine *engine, const struct event *event);
 void lifecycle_tick(struct engine *engine);
-uint64_t lifecycle_deadline(const struct engine *engine, const struct service *service);
+uint64_t lifecycle_deadline(const struct service *service);
 bool service_is_live(const struct service *service);
 bool service_is_in_use(const struct service *service);
 /* On its way out, or out: it gives its memory back without anybody's doing. */
@@ -230,6 +233,23 @@ bool transition_advance(struct engine *engine);
 /* The GPUs of all that is running. */
 gpu_set transition_locked(const struct engine *engine);
 
+/* ---- turn ---- */
+
+/* Begins, or refuses, the first request in the order of the queue for which that can be said; true when there was one.
+ */
+bool turn_run(struct engine *engine);
+
+/* ---- tickets ---- */
+
+/* Room for one more; 0 or -ENOMEM. */
+int tickets_reserve(struct engine *engine);
+/* After tickets_reserve(). Says with EFFECT_ACCEPT which request it is part of. */
+void tickets_add(struct engine *engine, uint64_t id, int64_t wait_ms, struct request *request);
+/* Answers, and forgets, every ticket of the request whose wait ends by `due_ms`. */
+void tickets_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome);
+/* Forgets a ticket without an answer and returns its request; NULL: there is none of that number. */
+struct request *tickets_remove(struct engine *engine, uint64_t id);
+
 /* ---- queue ---- */
 
 int queue_submit(struct engine *engine, const struct event *event);
@@ -238,8 +258,11 @@ void queue_withdraw(struct engine *engine, uint64_t ticket);
 bool queue_tick(struct engine *engine);
 /* A request's is its service's; a phase's the highest of its set, 0 when that is empty. */
 int queue_priority(const struct engine *engine, const struct request_spec *spec);
-/* Begins whatever may begin now. */
-bool queue_run(struct engine *engine);
+bool queue_is_waiting(const struct request *request);
+void queue_sort(struct engine *engine);
+void queue_remove(struct engine *engine, const struct request *request);
+/* `begun` left the queue just now: whoever came before it and waits for the same GPUs was overtaken. */
+void queue_note_overtaking(struct engine *engine, const struct request *begun);
 uint64_t queue_deadline(const struct engine *engine);
 /* The record is final: answers everybody who asked and keeps it for a while. */
 void queue_finish(struct engine *engine, struct request *request, enum transition_state state, enum outcome outcome);

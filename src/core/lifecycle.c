@@ -442,9 +442,8 @@ void lifecycle_tick(struct engine *engine)
 	}
 }
 
-uint64_t lifecycle_deadline(const struct engine *engine, const struct service *service)
+uint64_t lifecycle_deadline(const struct service *service)
 {
-	(void)engine;
 	const uint64_t deadlines[] = {
 		service->find_lost_ms,
 		service->probe_lost_ms,

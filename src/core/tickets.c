@@ -1,0 +1,90 @@
+/* Tickets: one for each client that asked, in the order of their numbers. Must not decide who is told what, or when. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/engine_state.h"
+
+static size_t find_place(const struct engine *engine, uint64_t id)
+{
+	size_t low = 0, high = engine->n_tickets;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (engine->tickets[middle].id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int tickets_reserve(struct engine *engine)
+{
+	if (engine->n_tickets < engine->tickets_capacity)
+		return 0;
+	size_t capacity = 2 * engine->tickets_capacity + 16;
+	struct ticket *grown = realloc(engine->tickets, capacity * sizeof(grown[0]));
+	if (grown == NULL)
+		return -ENOMEM;
+	engine->tickets = grown;
+	engine->tickets_capacity = capacity;
+	return 0;
+}
+
+void tickets_add(struct engine *engine, uint64_t id, int64_t wait_ms, struct request *request)
+{
+	uint64_t wait = wait_ms < 0 ? engine->wait_ms : (uint64_t)wait_ms;
+	uint64_t deadline = wait > DEADLINE_NONE - 1 - engine->now_ms ? DEADLINE_NONE - 1 : engine->now_ms + wait;
+	size_t place = find_place(engine, id);
+	memmove(&engine->tickets[place + 1], &engine->tickets[place],
+		(engine->n_tickets - place) * sizeof(engine->tickets[0]));
+	engine->tickets[place] = (struct ticket){ .id = id, .deadline_ms = deadline, .request = request };
+	engine->n_tickets++;
+	request->n_tickets++;
+	if (deadline < engine->ticket_deadline_ms)
+		engine->ticket_deadline_ms = deadline;
+	struct effect *effect = effect_add(engine, EFFECT_ACCEPT);
+	effect->answer.ticket = id;
+	effect->answer.id = request->record.id;
+}
+
+static void reply(struct engine *engine, uint64_t ticket, const struct request *request, enum outcome outcome)
+{
+	struct effect *effect = effect_add(engine, EFFECT_REPLY);
+	effect->answer.ticket = ticket;
+	effect->answer.id = request->record.id;
+	effect->answer.transition = &request->record;
+	effect->answer.outcome = outcome;
+}
+
+void tickets_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome)
+{
+	size_t kept = 0;
+	uint64_t deadline = DEADLINE_NONE;
+	for (size_t i = 0; i < engine->n_tickets; i++) {
+		struct ticket ticket = engine->tickets[i];
+		if (ticket.request == request && ticket.deadline_ms <= due_ms) {
+			request->n_tickets--;
+			reply(engine, ticket.id, request, outcome);
+			continue;
+		}
+		if (queue_is_waiting(ticket.request) && ticket.deadline_ms < deadline)
+			deadline = ticket.deadline_ms;
+		engine->tickets[kept++] = ticket;
+	}
+	engine->n_tickets = kept;
+	engine->ticket_deadline_ms = deadline;
+}
+
+struct request *tickets_remove(struct engine *engine, uint64_t id)
+{
+	size_t place = find_place(engine, id);
+	if (place == engine->n_tickets || engine->tickets[place].id != id)
+		return NULL;
+	struct request *request = engine->tickets[place].request;
+	engine->n_tickets--;
+	request->n_tickets--;
+	memmove(&engine->tickets[place], &engine->tickets[place + 1],
+		(engine->n_tickets - place) * sizeof(engine->tickets[0]));
+	return request;
+}
