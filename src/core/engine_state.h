@@ -5,7 +5,7 @@
  *   ledger.c      readings and commitments        lifecycle.c   one service through its states
  *   debts.c       memory that is not back yet     transition.c  plans being carried out
  *   snapshot.c    all that, as the planner wants it
- *   tickets.c     one for each client that asked  queue.c       who waits, in which order
+ *   ticket.c      one for each client that asked  queue.c       who waits, in which order
  *   turn.c        whose turn it is                engine.c      the door
  */
 #pragma once
@@ -242,13 +242,13 @@ bool turn_run(struct engine *engine);
 /* ---- tickets ---- */
 
 /* Room for one more; 0 or -ENOMEM. */
-int tickets_reserve(struct engine *engine);
-/* After tickets_reserve(). Says with EFFECT_ACCEPT which request it is part of. */
-void tickets_add(struct engine *engine, uint64_t id, int64_t wait_ms, struct request *request);
+int ticket_reserve(struct engine *engine);
+/* After ticket_reserve(). Says with EFFECT_ACCEPT which request it is part of. */
+void ticket_add(struct engine *engine, uint64_t id, int64_t wait_ms, struct request *request);
 /* Answers, and forgets, every ticket of the request whose wait ends by `due_ms`. */
-void tickets_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome);
+void ticket_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome);
 /* Forgets a ticket without an answer and returns its request; NULL: there is none of that number. */
-struct request *tickets_remove(struct engine *engine, uint64_t id);
+struct request *ticket_remove(struct engine *engine, uint64_t id);
 
 /* ---- queue ---- */
 

@@ -94,7 +94,7 @@ void queue_finish(struct engine *engine, struct request *request, enum transitio
 	engine->archive[engine->n_archive++] = request;
 	engine->version++;
 	queue_publish(engine, request);
-	tickets_answer(engine, request, DEADLINE_NONE, outcome);
+	ticket_answer(engine, request, DEADLINE_NONE, outcome);
 }
 
 /* ---- submission ---- */
@@ -163,14 +163,14 @@ static void refuse_too_many(struct engine *engine, struct request *request, uint
 {
 	snprintf(request->record.detail, sizeof(request->record.detail), "%zu requests wait already; try again later",
 		engine->n_tickets);
-	tickets_add(engine, ticket, 0, request);
+	ticket_add(engine, ticket, 0, request);
 	queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_TOO_MANY);
 }
 
 int queue_submit(struct engine *engine, const struct event *event)
 {
 	const struct request_spec *spec = &event->submit.spec;
-	if (grow_lists(engine) < 0 || tickets_reserve(engine) < 0)
+	if (grow_lists(engine) < 0 || ticket_reserve(engine) < 0)
 		return -ENOMEM;
 	bool is_full = engine->n_tickets >= engine->queue_max;
 	struct request *request = is_full ? NULL : find_equal(engine, spec);
@@ -185,7 +185,7 @@ int queue_submit(struct engine *engine, const struct event *event)
 		engine->queue[engine->n_queue++] = request;
 	}
 	engine->version++;
-	tickets_add(engine, event->submit.ticket, spec->wait_ms, request);
+	ticket_add(engine, event->submit.ticket, spec->wait_ms, request);
 	if (spec->force && (spec->kind == REQUEST_STOP || spec->kind == REQUEST_RELEASE_ALL))
 		force_stop_now(engine, spec);
 	return 0;
@@ -199,7 +199,7 @@ static void drop_request(struct engine *engine, struct request *request, enum ou
 
 void queue_withdraw(struct engine *engine, uint64_t id)
 {
-	struct request *request = tickets_remove(engine, id);
+	struct request *request = ticket_remove(engine, id);
 	if (request != NULL && request->n_tickets == 0 && queue_is_waiting(request))
 		drop_request(engine, request, OUTCOME_WITHDRAWN);
 }
@@ -208,7 +208,7 @@ void queue_withdraw(struct engine *engine, uint64_t id)
 
 static void expire(struct engine *engine, struct request *request)
 {
-	tickets_answer(engine, request, engine->now_ms, OUTCOME_WAIT_TIMEOUT);
+	ticket_answer(engine, request, engine->now_ms, OUTCOME_WAIT_TIMEOUT);
 	if (request->n_tickets == 0)
 		drop_request(engine, request, OUTCOME_WAIT_TIMEOUT);
 }

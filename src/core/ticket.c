@@ -18,7 +18,7 @@ static size_t find_place(const struct engine *engine, uint64_t id)
 	return low;
 }
 
-int tickets_reserve(struct engine *engine)
+int ticket_reserve(struct engine *engine)
 {
 	if (engine->n_tickets < engine->tickets_capacity)
 		return 0;
@@ -31,7 +31,7 @@ int tickets_reserve(struct engine *engine)
 	return 0;
 }
 
-void tickets_add(struct engine *engine, uint64_t id, int64_t wait_ms, struct request *request)
+void ticket_add(struct engine *engine, uint64_t id, int64_t wait_ms, struct request *request)
 {
 	uint64_t wait = wait_ms < 0 ? engine->wait_ms : (uint64_t)wait_ms;
 	uint64_t deadline = wait > DEADLINE_NONE - 1 - engine->now_ms ? DEADLINE_NONE - 1 : engine->now_ms + wait;
@@ -57,7 +57,7 @@ static void reply(struct engine *engine, uint64_t ticket, const struct request *
 	effect->answer.outcome = outcome;
 }
 
-void tickets_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome)
+void ticket_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome)
 {
 	size_t kept = 0;
 	uint64_t deadline = DEADLINE_NONE;
@@ -76,7 +76,7 @@ void tickets_answer(struct engine *engine, struct request *request, uint64_t due
 	engine->ticket_deadline_ms = deadline;
 }
 
-struct request *tickets_remove(struct engine *engine, uint64_t id)
+struct request *ticket_remove(struct engine *engine, uint64_t id)
 {
 	size_t place = find_place(engine, id);
 	if (place == engine->n_tickets || engine->tickets[place].id != id)
