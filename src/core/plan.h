@@ -29,6 +29,7 @@ struct plan_service {
 	gpu_set gpus; /* where it is committed */
 	bool live; /* holds commitments */
 	bool leaving; /* already on its way out: its commitments end by themselves */
+	bool engaged; /* part of a running transition: nobody else's to evict before that has ended */
 	bool in_use; /* leased, or its busy probe says so */
 	bool breakable; /* in use, but its lease may be broken for this request by preempt_after */
 	uint64_t idle_ms; /* since when it is ready and not in use; 0 when it is in use */

@@ -59,6 +59,7 @@ static void describe_service(const struct engine *engine, const struct service *
 		.state = service->state,
 		.live = service_is_live(service),
 		.leaving = is_leaving(engine, service),
+		.engaged = service->transition != 0,
 		.in_use = in_use,
 		.idle_ms = service->state == SERVICE_READY && !in_use ? engine->now_ms - service->idle_since_ms : 0,
 		.yield_after_ms = yield_after(service),
