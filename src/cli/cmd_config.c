@@ -12,7 +12,7 @@ static void print_problem(struct cli *cli, const struct config_report *report, c
 {
 	CLEANUP_FREE char *line = config_problem_line(report, problem);
 	char *clean = text_clean(line != NULL ? line : "out of memory", true);
-	fprintf(stderr, "%s%s\n", cli_keep(cli, clean), problem->is_warning ? " [warning]" : "");
+	fprintf(stderr, "%s\n", cli_keep(cli, clean));
 }
 
 static int check(struct cli *cli, const char *path)

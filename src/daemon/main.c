@@ -93,7 +93,7 @@ static void print_problems(const struct config_report *report)
 {
 	for (size_t i = 0; i < report->n; i++) {
 		CLEANUP_FREE char *line = config_problem_line(report, &report->problems[i]);
-		fprintf(stderr, "%s%s\n", report->problems[i].is_warning ? "warning: " : "", line != NULL ? line : "");
+		fprintf(stderr, "%s\n", line != NULL ? line : "out of memory");
 	}
 }
 

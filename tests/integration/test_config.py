@@ -89,6 +89,16 @@ def test_a_bad_file(tmp_path, name):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_warning_is_said_once(tmp_path):
+    path = tmp_path / "gpumgr.yaml"
+    result = check(path, GOOD + "lock: {url: 'redis://h'}\n")
+    assert result.returncode == DONE, text_of(result)
+    line = next(line for line in (result.stdout + result.stderr).splitlines() if "lock.url" in line)
+    assert line.startswith(f"{path}:12:8: lock.url: warning: ") and "warning" not in line.split("warning: ", 1)[1]
+    result = lib.run_tool([lib.GPUMGRD, "-c", path, "--check"], ENVIRONMENT, timeout=10)
+    assert result.returncode == DONE and line in result.stderr.splitlines(), text_of(result)
+
+
 def test_all_errors_in_one_pass(tmp_path):
     text = GOOD.replace("priority: 40", "prority: 40").replace("timeout: 90s", "timeout: soon")
     text = text.replace("[vidi]", "[nobody]").replace("    vram: 4000MiB\n", "")

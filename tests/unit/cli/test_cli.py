@@ -828,6 +828,9 @@ def test_config_commands(folder):
     result = Result(run("config", "check", folder / "good.yaml"))
     assert result.returncode == DONE, result.stderr
     assert "1 service," in result.stdout
+    (folder / "odd.yaml").write_text((folder / "good.yaml").read_text() + "lock: {url: 'redis://h'}\n")
+    result = Result(run("config", "check", folder / "odd.yaml"))
+    assert result.returncode == DONE and result.stderr.count("warning") == 1, result.stderr
     assert "vram" in Result(run("config", "reference")).stdout
     assert json.loads(run("config", "schema").stdout)
 
