@@ -12,7 +12,8 @@
 #include "base/error.h"
 #include "config/config.h"
 
-#define LISTEN_MAX 17 /* addresses of a configuration, and the Unix socket */
+#define LISTEN_ADDRESSES_MAX 16 /* of a configuration */
+#define LISTEN_MAX (LISTEN_ADDRESSES_MAX + 2) /* and the Unix socket, and one that a supervisor hands over */
 
 struct unix_socket {
 	char *path; /* owned; NULL: none is ours */

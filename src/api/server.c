@@ -469,9 +469,9 @@ static int open_unix(struct api *api, const struct api_options *options, struct 
 static int open_tcp(struct api *api, struct error *err)
 {
 	const struct string_list *addresses = &api->host->config->listen;
+	if (addresses->n > LISTEN_ADDRESSES_MAX)
+		return error_set(err, -E2BIG, "listen: at most %d addresses", LISTEN_ADDRESSES_MAX);
 	for (size_t i = 0; i < addresses->n; i++) {
-		if (api->n_listeners == LISTEN_MAX - 1)
-			return error_set(err, -E2BIG, "listen: at most %d addresses", LISTEN_MAX - 1);
 		int fd = listen_tcp(addresses->items[i], err);
 		int r = fd < 0 ? fd : listener_open(api, fd, err);
 		if (r < 0)

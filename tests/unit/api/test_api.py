@@ -1158,7 +1158,8 @@ def test_token(tmp_path):
 
 @pytest.mark.parametrize("options, words", [
     (["listen=127.0.0.1:0"], ["token_file", "open: true"]), (["listen=127.0.0.1:0", "token_file=/nonexistent"], ["/nonexistent"]),
-    (["listen=nonsense", "open=1"], ["nonsense", "127.0.0.1:8700"]), (["group=no-such-group", "group_required=1"], ["no-such-group"])])
+    (["listen=nonsense", "open=1"], ["nonsense", "127.0.0.1:8700"]), (["group=no-such-group", "group_required=1"], ["no-such-group"]),
+    (["listen=127.0.0.1:0"] * 17 + ["open=1"], ["listen: at most 16 addresses"])])
 def test_bad_starts(tmp_path, options, words):
     daemon = Daemon(tmp_path, *options, expect="failed")
     assert daemon.process.wait(PATIENCE) == 1
@@ -1222,6 +1223,15 @@ def test_socket_of_a_supervisor(tmp_path):
     assert (tmp_path / "given").exists()  # it is the supervisor's
     tcp = socket.create_server(("127.0.0.1", 0))
     with tcp, running(tmp_path, f"fd={tcp.fileno()}", "open=1", pass_fds=[tcp.fileno()]) as daemon:
+        assert daemon.ask("GET", "/health").status == 200
+        assert daemon.ask("GET", "/health", port=tcp.getsockname()[1]).status == 200
+
+
+def test_as_many_sockets_as_there_may_be(tmp_path):
+    tcp = socket.create_server(("127.0.0.1", 0))
+    many = ["listen=127.0.0.1:0"] * 16
+    with tcp, running(tmp_path, f"fd={tcp.fileno()}", "open=1", *many, pass_fds=[tcp.fileno()]) as daemon:
+        assert len(daemon.ports) == 17
         assert daemon.ask("GET", "/health").status == 200
         assert daemon.ask("GET", "/health", port=tcp.getsockname()[1]).status == 200
 
