@@ -5,7 +5,7 @@
 #include "api/resources.h"
 #include "api/server.h"
 
-#define ENOUGH_FREE_MIB 1000 /* what the seed's health check asks for */
+#define ENOUGH_FREE_MIB 1000 /* less than that is room for nothing that uses a GPU */
 
 /* Free MiB by the reading, -1: unknown. */
 static int64_t free_mib(const struct gpu_reading *reading)

@@ -149,7 +149,7 @@ static json_t *processes_json(const struct gpu_reading *reading)
 	return list;
 }
 
-/* What the seed's form and ours have in common. */
+/* What `vram` and the entries of `gpus` have in common. */
 static json_t *vram_json(const struct gpu_status *gpu, const struct gpu_reading *reading)
 {
 	struct memory memory = memory_of(gpu, reading);
@@ -427,7 +427,7 @@ static json_t *stopped_json(const struct api_host *host, const struct transition
 	return list;
 }
 
-/* Who the answer is about: the seed's members. */
+/* Who the answer is about. */
 static void put_subject(json_t *object, const struct api_host *host, const struct request_spec *spec)
 {
 	if (spec->kind == REQUEST_PHASE) {

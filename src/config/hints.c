@@ -67,7 +67,7 @@ const struct foreign_key foreign_keys[] = {
 	{ "", "start_port", NULL, "ports are part of each service's own command" },
 	{ "", "macros", NULL, "not here: ${env.NAME} and anchors (&name, *name) save repetition" },
 
-	/* the seed's service registry */
+	/* a registry of services in Python */
 	{ NULL, "vram_mb", "services.*.vram", NULL },
 	{ NULL, "type", NULL, "not needed: say `process` or `container`" },
 	{ NULL, "start_cmd", "services.*.process.command", NULL },
