@@ -110,11 +110,24 @@ static int64_t unsettled_mib(const struct checker *checker, size_t gpu, bool sur
 	return sum;
 }
 
+/* All that ended lately, come back or not; where a service ends again and again, its debts may be counted as one. */
+static int64_t ended_mib(const struct checker *checker, size_t gpu)
+{
+	int64_t sum = 0;
+
+	for (size_t i = 0; i < checker->n_pending; i++) {
+		if (checker->now - checker->pending[i].end_ms <= 2 * RECLAIM_MS)
+			sum += (int64_t)checker->pending[i].most_mib[gpu];
+	}
+	return sum;
+}
+
 /* For a moment more may be counted than has to be, on any GPU. */
 static bool has_unsettled(const struct checker *checker)
 {
 	for (size_t i = 0; i < checker->n_pending; i++) {
-		if (is_unsettled(checker, &checker->pending[i]))
+		if (checker->now - checker->pending[i].end_ms <= RECLAIM_MS &&
+			is_unsettled(checker, &checker->pending[i]))
 			return true;
 	}
 	return false;
@@ -123,14 +136,21 @@ static bool has_unsettled(const struct checker *checker)
 static struct range others_by_process(const struct checker *checker, size_t gpu)
 {
 	const struct gpu_facts *facts = &checker->reading.gpus[gpu];
-	int64_t measured = 0;
+	int64_t measured = 0, surely = 0, leaving = 0; /* surely: by this run, not by one before it */
 	struct range range;
 
 	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
-		if (checker->told[s].alive)
-			measured += checker->reading.measured_mib[gpu][s];
+		if (!checker->told[s].alive)
+			continue;
+		measured += checker->reading.measured_mib[gpu][s];
+		if (checker->states[s] == SERVICE_STOPPING) /* what it holds no more is booked on it all the same */
+			leaving += larger(
+				0, account_commitment(checker, s, gpu).hi - checker->reading.measured_mib[gpu][s]);
+		if (checker->reading.taken_ms > checker->told[s].start_ms)
+			surely += checker->reading.measured_mib[gpu][s];
 	}
-	range.lo = range.hi = larger(0, facts->used_mib - measured);
+	range.lo = larger(0, facts->used_mib - measured - leaving);
+	range.hi = larger(0, facts->used_mib - surely);
 	if (!has_unsettled(checker))
 		return range;
 	range.lo = larger(range.lo, unsettled_mib(checker, gpu, true));
@@ -141,6 +161,8 @@ static struct range others_by_process(const struct checker *checker, size_t gpu)
 static struct range others_by_total(const struct checker *checker, size_t gpu)
 {
 	int64_t used = checker->reading.gpus[gpu].used_mib, most = 0, least = 0;
+	int64_t baseline = checker->baseline_lo[gpu];
+	bool is_inhabited = false;
 	struct range range;
 
 	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
@@ -148,11 +170,15 @@ static struct range others_by_total(const struct checker *checker, size_t gpu)
 
 		most += commitment.hi;
 		least += checker->told[s].alive ? commitment.lo : 0;
+		is_inhabited = is_inhabited || (checker->told[s].alive && commitment.hi > 0);
 	}
-	range.lo = larger(larger(checker->baseline_lo[gpu], used - most), 0);
-	range.hi = larger(larger(checker->baseline_hi[gpu], used - least), 0);
+	if (!is_inhabited && used < baseline)
+		baseline = used;
+	range.lo = larger(larger(baseline, used - most), 0);
+	/* sums cannot tell whose a change was: at the most, all of it is foreign */
+	range.hi = larger(larger(larger(checker->baseline_hi[gpu], checker->last_foreign[gpu]), used - least), used);
 	if (has_unsettled(checker)) {
-		range.lo = checker->baseline_lo[gpu] + unsettled_mib(checker, gpu, true);
+		range.lo = baseline + unsettled_mib(checker, gpu, true);
 		range.hi = WIDE;
 	}
 	return range;
@@ -166,7 +192,7 @@ struct range account_others(const struct checker *checker, size_t gpu)
 	case ACCOUNTING_TOTAL:
 		return others_by_total(checker, gpu);
 	default:
-		return (struct range){ 0, unsettled_mib(checker, gpu, false) };
+		return (struct range){ 0, ended_mib(checker, gpu) };
 	}
 }
 
@@ -206,12 +232,14 @@ static void note_baseline(struct checker *checker, size_t gpu)
 		struct range commitment = account_commitment(checker, s, gpu);
 
 		alive = alive || (checker->told[s].alive && commitment.hi > 0);
-		planned = planned || checker->told[s].planned != 0;
+		/* or it is not known yet that it does not live */
+		planned = planned || checker->told[s].planned != 0 || !checker->told[s].looked;
 	}
-	if (alive || has_unsettled(checker))
+	if (alive)
 		return;
-	if (!planned && !account_is_settling(checker)) {
+	if (!planned && !account_is_settling(checker) && !has_unsettled(checker)) {
 		checker->baseline_lo[gpu] = checker->baseline_hi[gpu] = used;
+		checker->last_foreign[gpu] = 0;
 		return;
 	}
 	checker->baseline_lo[gpu] = smaller(checker->baseline_lo[gpu], used);
@@ -225,28 +253,69 @@ static void note_peaks(struct checker *checker, size_t service, size_t gpu)
 
 	if (!told->alive)
 		return;
+	if (mib > 0 && (told->gpus & GPU_BIT(gpu)) == 0)
+		checker->baseline_lo[gpu] = 0; /* whose it was before is anybody's guess */
 	if (mib > told->peak_hi_mib[gpu])
 		told->peak_hi_mib[gpu] = mib;
 	if (mib > told->peak_lo_mib[gpu] && checker->reading.taken_ms > told->start_ms)
 		told->peak_lo_mib[gpu] = mib;
 }
 
-static void forget_settled(struct checker *checker)
+/* What is given up as foreign may be foreign until nobody lives there: the sums cannot tell whose a drop was. */
+static void give_up(struct checker *checker, const struct pending *pending)
+{
+	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
+		int64_t most = checker->baseline_hi[g] + (int64_t)pending->most_mib[g];
+
+		if (pending->most_mib[g] > 0)
+			checker->baseline_hi[g] = most;
+	}
+}
+
+static void forget_old(struct checker *checker)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < checker->n_pending; i++) {
 		struct pending *pending = &checker->pending[i];
+		uint64_t age = checker->now - pending->end_ms;
 
-		if (is_unsettled(checker, pending) && checker->now - pending->end_ms < RECLAIM_MS)
+		if (age >= RECLAIM_MS && !pending->is_given_up) {
+			give_up(checker, pending);
+			pending->is_given_up = true;
+		}
+		if (age <= 2 * RECLAIM_MS)
 			checker->pending[kept++] = *pending;
 	}
 	checker->n_pending = kept;
 }
 
+void account_time(struct checker *checker)
+{
+	forget_old(checker);
+}
+
+/* Without a new reading: nobody lives there any more, and the reading in force may be taken for what is used then. */
+void account_settle(struct checker *checker)
+{
+	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
+		const struct gpu_facts *facts = facts_of(checker, g);
+		bool is_inhabited = false;
+
+		for (size_t s = 0; s < checker->setup.config.n_services; s++)
+			is_inhabited =
+				is_inhabited || (checker->told[s].alive && account_commitment(checker, s, g).hi > 0);
+		if (facts == NULL || is_inhabited)
+			continue;
+		checker->baseline_lo[g] = smaller(checker->baseline_lo[g], facts->used_mib);
+		checker->baseline_hi[g] = larger(checker->baseline_hi[g], facts->used_mib);
+	}
+}
+
 void account_reading(struct checker *checker, const struct event *event)
 {
 	checker->has_reading = true;
+	checker->had_used = checker->had_used || event->readings.gpus[0].has_used;
 	checker->reading.taken_ms = event->readings.taken_ms;
 	checker->reading.n_gpus = event->readings.n_gpus;
 	for (size_t g = 0; g < event->readings.n_gpus; g++) {
@@ -259,10 +328,16 @@ void account_reading(struct checker *checker, const struct event *event)
 			note_peaks(checker, s, g);
 		}
 	}
-	forget_settled(checker);
+	forget_old(checker);
 	for (size_t g = 0; g < event->readings.n_gpus; g++) {
-		if (event->readings.gpus[g].has_used)
-			note_baseline(checker, g);
+		if (!event->readings.gpus[g].has_used)
+			continue;
+		note_baseline(checker, g);
+		if (!event->readings.gpus[g].has_processes)
+			continue;
+		checker->baseline_lo[g] = smaller(checker->baseline_lo[g], others_by_process(checker, g).lo);
+		checker->last_foreign[g] =
+			smaller(others_by_process(checker, g).hi, (int64_t)event->readings.gpus[g].used_mib);
 	}
 }
 
@@ -270,17 +345,32 @@ void account_ended(struct checker *checker, size_t service, bool is_doubtful)
 {
 	struct pending *pending;
 
-	forget_settled(checker);
+	forget_old(checker);
 	if (checker->n_pending == MAX_PENDING)
 		return;
 	pending = &checker->pending[checker->n_pending++];
-	*pending = (struct pending){ .end_ms = checker->now, .is_doubtful = is_doubtful, .service = service };
+	*pending = (struct pending){
+		.end_ms = checker->now, .is_doubtful = is_doubtful || !checker->had_used, .service = service
+	};
 	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
 		int64_t mib =
 			account_commitment(checker, service, g).lo; /* it is still alive: without what is planned */
 
 		pending->mib[g] = (uint64_t)mib;
+		pending->most_mib[g] = (uint64_t)account_commitment(checker, service, g).hi;
 		if (mib > 0)
 			checker->last_end_ms[g] = checker->now;
+	}
+}
+
+/* It ran before anybody knew, so that what was used without live services may have been its own. */
+void account_adopted(struct checker *checker, size_t service)
+{
+	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
+		int64_t most = checker->baseline_lo[g];
+
+		if (checker->has_reading && g < checker->reading.n_gpus && account_declared(checker, service, g) < most)
+			most = account_declared(checker, service, g);
+		checker->baseline_lo[g] -= most;
 	}
 }

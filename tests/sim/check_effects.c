@@ -82,7 +82,7 @@ static void begin_run(struct checker *checker, const struct effect *effect)
 	};
 }
 
-static void do_adopt(struct checker *checker, const struct effect *effect)
+static void do_adopt(struct checker *checker, const struct observation *seen, const struct effect *effect)
 {
 	struct told *told = &checker->told[effect->service];
 	bool was_healthy;
@@ -95,6 +95,8 @@ static void do_adopt(struct checker *checker, const struct effect *effect)
 	told->adopted = true;
 	told->started = true;
 	told->was_ready = was_healthy;
+	told->gpus = seen->services[effect->service].gpus;
+	account_adopted(checker, effect->service);
 	if (checker->stats != NULL)
 		checker->stats->adopted++;
 }
@@ -376,6 +378,10 @@ static void do_reply(struct checker *checker, const struct observation *seen, co
 	if (reply->answer.id != 0 && find_known(checker, reply->answer.id) != NULL)
 		find_known(checker, reply->answer.id)->ended =
 			reply->answer.state == TRANSITION_DONE || reply->answer.state == TRANSITION_FAILED;
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		if (reply->answer.id != 0 && checker->told[s].planned == reply->answer.id)
+			checker->told[s].planned = 0;
+	}
 	if (checker->stats != NULL)
 		checker->stats->outcomes[reply->effect.answer.outcome]++;
 }
@@ -387,7 +393,7 @@ static void check_one(struct checker *checker, const struct observation *seen, c
 		do_find(checker, &effect->effect);
 		break;
 	case EFFECT_ADOPT:
-		do_adopt(checker, &effect->effect);
+		do_adopt(checker, seen, &effect->effect);
 		break;
 	case EFFECT_START:
 		do_start(checker, seen, &effect->effect);

@@ -4,6 +4,8 @@
 #include "admission.h"
 #include "checker.h"
 
+#define AGED 8
+
 gpu_set request_needs(const struct checker *checker, const struct request_spec *spec)
 {
 	gpu_set needs = 0;
@@ -102,12 +104,12 @@ static bool is_stopped_by(const struct seen_transition *transition, size_t servi
 /* A start of what is starting already (it was found so) only waits for it. */
 static bool is_watch_only(const struct checker *checker, const struct seen_transition *transition, size_t service)
 {
-	return checker->told[service].alive && !is_stopped_by(transition, service);
+	return checker->states[service] == SERVICE_STARTING && !is_stopped_by(transition, service);
 }
 
 static gpu_set stands_on(const struct checker *checker, size_t service)
 {
-	gpu_set gpus = 0;
+	gpu_set gpus = checker->told[service].alive ? checker->told[service].gpus : 0;
 
 	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
 		if (account_commitment(checker, service, g).hi > 0)
@@ -163,7 +165,7 @@ static void add_candidate(
 	candidate->service = service;
 	candidate->broken = is_broken;
 	candidate->priority = checker->setup.services[service].priority;
-	candidate->last_used_ms = checker->told[service].adopted ? 0 : checker->told[service].last_used_ms;
+	candidate->last_used_ms = checker->told[service].last_used_ms;
 	for (size_t g = 0; g < admission->n_gpus; g++) {
 		candidate->gives[g] = account_commitment(checker, service, g).lo;
 		if (is_out)
@@ -211,13 +213,18 @@ gpu_set request_gpus(const struct checker *checker, const struct request_spec *s
 
 		if (checker->told[s].alive && (is_stopped || (needs & GPU_BIT(s)) != 0)) {
 			possible |= stands_on(checker, s);
-			certain |= is_stopped ? stands_on(checker, s) : 0;
+			certain |= is_stopped ? checker->told[s].gpus : 0;
 		}
 		if ((needs & GPU_BIT(s)) == 0)
 			continue;
 		possible |= allowed;
-		if (!checker->told[s].alive && gpu_set_count(allowed) == checker->setup.services[s].gpu_count)
+		if (!checker->told[s].alive && checker->told[s].planned == 0 &&
+			gpu_set_count(allowed) == checker->setup.services[s].gpu_count)
 			certain |= allowed;
+	}
+	for (size_t s = 0; s < checker->setup.config.n_services && needs != 0; s++) {
+		if (checker->told[s].alive && (stands_on(checker, s) & possible) != 0)
+			possible |= stands_on(checker, s); /* whom it could evict, and who stands elsewhere, too */
 	}
 	if (ret_certain != NULL)
 		*ret_certain = certain;
@@ -248,10 +255,28 @@ static gpu_set usable_gpus(
 			usable &= ~seen->running[i].gpus;
 	}
 	for (size_t i = 0; i < seen->n_queue; i++) {
-		if (seen->queue[i].state == TRANSITION_QUEUED)
-			usable &= ~request_gpus(checker, &seen->queue[i].spec, NULL);
+		const struct seen_transition *waiting = &seen->queue[i];
+		bool is_before = waiting->overtaken >= AGED || waiting->priority > mine->priority ||
+			(waiting->priority == mine->priority && waiting->id < mine->id);
+
+		if (waiting->state == TRANSITION_QUEUED && is_before)
+			usable &= ~request_gpus(checker, &waiting->spec, NULL);
 	}
 	return usable;
+}
+
+/* Whether somebody before it in the queue keeps GPUs to himself, and nobody can say which. */
+static bool is_gated(const struct seen_transition *mine, const struct observation *seen)
+{
+	for (size_t i = 0; i < seen->n_queue; i++) {
+		const struct seen_transition *waiting = &seen->queue[i];
+
+		if (waiting->state == TRANSITION_QUEUED &&
+			(waiting->overtaken >= AGED || waiting->priority > mine->priority ||
+				(waiting->priority == mine->priority && waiting->id < mine->id)))
+			return true;
+	}
+	return false;
 }
 
 /* Each victim is there because without it the plan would not fit. */
@@ -284,6 +309,16 @@ static void check_minimal(
 	}
 }
 
+/* When something that was found running was last used is anybody's guess. */
+static bool has_adopted(const struct checker *checker, const struct admission *admission)
+{
+	for (size_t c = 0; c < admission->n_candidates; c++) {
+		if (checker->told[admission->candidates[c].service].adopted)
+			return true;
+	}
+	return false;
+}
+
 /* The victims are those that the rule names. */
 static void check_victims(
 	struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
@@ -305,7 +340,7 @@ static void check_victims(
 			continue;
 		add_candidate(checker, &admission, s, checker->states[s] == SERVICE_ERROR, is_stopped_by(adopted, s));
 	}
-	if (admission_has_ties(&admission))
+	if (admission_has_ties(&admission) || has_adopted(checker, &admission))
 		return;
 	victims = admission_victims(&admission);
 	for (size_t c = 0; c < admission.n_candidates; c++)
@@ -367,7 +402,8 @@ void check_adoption(
 	if (!account_is_exact(checker) || !everything_is_looked_at(checker))
 		return;
 	check_minimal(checker, adopted, seen);
-	if (is_alone && (adopted->spec.kind == REQUEST_PHASE || adopted->spec.kind == REQUEST_START))
+	if (is_alone && !is_gated(adopted, seen) &&
+		(adopted->spec.kind == REQUEST_PHASE || adopted->spec.kind == REQUEST_START))
 		check_victims(checker, adopted, seen);
 }
 
@@ -390,12 +426,15 @@ void check_refusal(struct checker *checker, const struct seen_transition *refuse
 		bool is_broken = seen->services[s].state == SERVICE_ERROR;
 
 		if ((needs & GPU_BIT(s)) != 0) {
-			if (checker->told[s].alive && !is_broken && refused->spec.kind != REQUEST_RESTART)
+			bool leaves = checker->states[s] == SERVICE_STOPPING;
+
+			if (checker->told[s].alive && !leaves && !is_broken && refused->spec.kind != REQUEST_RESTART)
 				continue;
-			for (size_t g = 0; checker->told[s].alive && g < admission.n_gpus; g++)
+			for (size_t g = 0; checker->told[s].alive && !leaves && g < admission.n_gpus; g++)
 				admission.room[g] += account_commitment(checker, s, g).lo;
 			add_need(checker, &admission, s, GPU_SET_ALL);
-		} else if (checker->told[s].alive && may_evict(checker, &refused->spec, s)) {
+		} else if (checker->told[s].alive && checker->states[s] != SERVICE_STOPPING &&
+			may_evict(checker, &refused->spec, s)) {
 			add_candidate(checker, &admission, s, is_broken, false);
 		}
 	}

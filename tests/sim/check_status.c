@@ -5,6 +5,9 @@
 
 #define RECLAIM_MS 5000
 #define AGED 8
+#define READING_MS 2000 /* nothing is decided before a first reading had so long to come */
+#define STALE_MS 10000 /* until readings that stay away count for nothing */
+#define FAULT_MS 100 /* after memory ran out while deciding, it is tried again */
 
 /* From which state to which a service may go; from a row to the columns set. */
 #define TO(state) (1u << SERVICE_##state)
@@ -34,6 +37,8 @@ void check_change(struct checker *checker, const struct seen_effect *change)
 		checker->setup.names[change->subject], service_state_name((enum service_state)change->from),
 		service_state_name((enum service_state)change->to));
 	checker->states[change->subject] = (enum service_state)change->to;
+	if (change->to == SERVICE_READY && change->from != SERVICE_BUSY)
+		checker->told[change->subject].ready_since_ms = checker->now;
 }
 
 static void check_account(struct checker *checker, const struct observation *seen, size_t g)
@@ -182,9 +187,11 @@ static bool goes_before(const struct seen_transition *a, const struct seen_trans
 	return a->id < b->id;
 }
 
-static bool is_forced_stop(const struct seen_transition *transition)
+/* Who kills does not wait for his turn. */
+bool is_forced_stop(const struct seen_transition *transition)
 {
-	return transition->spec.kind == REQUEST_STOP && transition->spec.force;
+	return (transition->spec.kind == REQUEST_STOP || transition->spec.kind == REQUEST_RELEASE_ALL) &&
+		transition->spec.force;
 }
 
 static bool shares_service(const struct seen_transition *a, const struct seen_transition *b)
@@ -221,7 +228,7 @@ static void check_running(struct checker *checker, const struct observation *see
 }
 
 /* Everything that the request is about, as bits over the services. */
-static gpu_set services_of(const struct checker *checker, const struct seen_transition *transition)
+gpu_set services_of(const struct checker *checker, const struct seen_transition *transition)
 {
 	gpu_set services = request_needs(checker, &transition->spec);
 
@@ -243,6 +250,35 @@ static bool has_alive_need(const struct checker *checker, const struct seen_tran
 	return false;
 }
 
+/* At the start, and when something was found that readings have not shown yet. */
+static bool awaits_reading(const struct checker *checker)
+{
+	if (!checker->has_reading && checker->now - checker->begin_ms <= READING_MS)
+		return true;
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		const struct told *told = &checker->told[s];
+
+		if (told->adopted && checker->now - told->start_ms <= STALE_MS &&
+			(!checker->has_reading || checker->reading.taken_ms <= told->start_ms))
+			return true;
+	}
+	return false;
+}
+
+/* If memory ran out while it was decided, it is decided again soon. */
+static void expect_turn(struct checker *checker, const struct observation *seen, const struct seen_transition *waiting,
+	bool waits_rightly, const char *rule)
+{
+	if (waits_rightly || awaits_reading(checker))
+		return;
+	if (checker->now - checker->fault_ms <= FAULT_MS)
+		require(seen->deadline <= checker->fault_ms + FAULT_MS, "no-memory",
+			"nobody tries again to begin #%llu (deadline in %lld ms)", (unsigned long long)waiting->id,
+			(long long)(seen->deadline - seen->now));
+	else
+		checker_broke(checker, rule, "#%llu waits, and could have its turn", (unsigned long long)waiting->id);
+}
+
 /* Somebody waits only for what runs, or for somebody who waits before him. */
 static void check_waits(struct checker *checker, const struct observation *seen, size_t index)
 {
@@ -259,7 +295,7 @@ static void check_waits(struct checker *checker, const struct observation *seen,
 		taken |= seen->running[i].gpus;
 		services |= services_of(checker, &seen->running[i]);
 	}
-	require(seen->n_running > 0, "stands-still", "#%llu waits and nothing runs", (unsigned long long)waiting->id);
+	expect_turn(checker, seen, waiting, seen->n_running > 0, "stands-still");
 	for (size_t i = 0; i < index; i++) {
 		if (seen->queue[i].state != TRANSITION_QUEUED)
 			continue;
@@ -268,13 +304,13 @@ static void check_waits(struct checker *checker, const struct observation *seen,
 	}
 	if ((services_of(checker, waiting) & services) != 0)
 		return;
-	require((request_gpus(checker, &waiting->spec, NULL) & taken) != 0, "waits-for-nothing",
-		"#%llu waits though nobody has its GPUs", (unsigned long long)waiting->id);
-	require((waiting->spec.kind != REQUEST_START && waiting->spec.kind != REQUEST_PHASE) ||
+	expect_turn(checker, seen, waiting, (request_gpus(checker, &waiting->spec, NULL) & taken) != 0,
+		"waits-for-nothing");
+	expect_turn(checker, seen, waiting,
+		(waiting->spec.kind != REQUEST_START && waiting->spec.kind != REQUEST_PHASE) ||
 			has_alive_need(checker, waiting) || !account_is_exact(checker) ||
 			!request_fits(checker, &waiting->spec, ~taken),
-		"waits-needlessly", "#%llu waits though there is room for it where nobody is at work",
-		(unsigned long long)waiting->id);
+		"waits-needlessly");
 }
 
 static void check_budget(struct checker *checker, const struct observation *seen, const struct seen_transition *waiting)

@@ -123,6 +123,9 @@ void checker_tell(struct checker *checker, const struct event *event, uint64_t n
 	struct told *told = &checker->told[event->service];
 
 	checker->now = now;
+	if (checker->begin_ms == 0)
+		checker->begin_ms = now;
+	account_time(checker);
 	checker->is_tick = event->kind == EVENT_TICK;
 	switch (event->kind) {
 	case EVENT_TICK:
@@ -157,6 +160,7 @@ void checker_tell(struct checker *checker, const struct event *event, uint64_t n
 	} else if (event->kind == EVENT_LEADER_ENDED && told->run == event->run) {
 		told->leader_ended = true;
 	}
+	account_settle(checker);
 }
 
 /* What is seen. */
@@ -201,30 +205,57 @@ static bool is_newly_adopted(struct checker *checker, const struct seen_transiti
 	return seen->state == TRANSITION_RUNNING || did_something(seen);
 }
 
+/* How often, as of the last event: this turn itself may count already. */
+static unsigned overtaken_before(const struct checker *checker, uint64_t id)
+{
+	for (size_t i = 0; checker->has_before && i < checker->before.n_queue; i++) {
+		if (checker->before.queue[i].id == id)
+			return checker->before.queue[i].overtaken;
+	}
+	return 0;
+}
+
+/* At the last event it stood behind somebody who asks for the same service. */
+static bool waited_for_another(const struct checker *checker, const struct seen_transition *waiting)
+{
+	for (size_t i = 0; checker->has_before && i < checker->before.n_queue; i++) {
+		if (checker->before.queue[i].id == waiting->id)
+			return false;
+		if ((services_of(checker, &checker->before.queue[i]) & services_of(checker, waiting)) != 0)
+			return true;
+	}
+	return false;
+}
+
 /* Nobody who was before it in the queue and wants the same GPUs was passed by. */
 static void check_overtaking(
 	struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
 {
 	bool adopted_is_aged = adopted->overtaken >= AGED;
+	gpu_set services = 0; /* of those before it in the queue, for whom it waits first */
 
 	for (size_t i = 0; i < seen->n_queue; i++) {
 		const struct seen_transition *waiting = &seen->queue[i];
 		struct known *known = find_known(checker, waiting->id);
 		gpu_set certain;
-		bool is_aged = waiting->overtaken >= AGED;
+		bool is_aged = overtaken_before(checker, waiting->id) >= AGED;
 		bool is_before = is_aged != adopted_is_aged      ? is_aged
 			: waiting->priority != adopted->priority ? waiting->priority > adopted->priority
 								 : waiting->id < adopted->id;
 
 		request_gpus(checker, &waiting->spec, &certain);
-		if (waiting->state != TRANSITION_QUEUED || (adopted->spec.kind == REQUEST_STOP && adopted->spec.force))
+		if (waiting->state != TRANSITION_QUEUED || is_forced_stop(adopted))
 			continue;
 		if (known != NULL && adopted->id > waiting->id) {
 			known->overtaken_hi++;
-			known->overtaken_lo += (certain & adopted->gpus) != 0;
+			known->overtaken_lo += adopted->n_steps > 0 && !is_forced_stop(waiting) &&
+				(services & services_of(checker, waiting)) == 0 &&
+				!waited_for_another(checker, waiting) && (certain & adopted->gpus) != 0;
 		}
-		require(!is_before || (certain & adopted->gpus) == 0, "overtaken",
-			"#%llu had its turn before #%llu, which waits for the same GPUs",
+		services |= services_of(checker, waiting);
+		require(!is_before || is_forced_stop(waiting) || waited_for_another(checker, waiting) ||
+				(certain & adopted->gpus) == 0,
+			"overtaken", "#%llu had its turn before #%llu, which waits for the same GPUs",
 			(unsigned long long)adopted->id, (unsigned long long)waiting->id);
 	}
 }
@@ -263,7 +294,7 @@ static void adopt(struct checker *checker, const struct seen_transition *adopted
 		const struct plan_step *step = &adopted->steps[i].plan;
 
 		if (step->action != PLAN_START ||
-			(checker->told[step->service].alive && !has_stop(adopted, step->service)))
+			(checker->states[step->service] == SERVICE_STARTING && !has_stop(adopted, step->service)))
 			continue;
 		checker->told[step->service].planned = adopted->id;
 		checker->told[step->service].planned_gpus = step->gpus;
@@ -296,8 +327,27 @@ static void note_all(struct checker *checker, const struct observation *seen)
 		note(checker, &seen->queue[i]);
 }
 
+/* Where memory ran out, news may be missing; then what is shown is taken as it is. */
+static void forgive(struct checker *checker, const struct observation *seen)
+{
+	for (size_t i = 0; i < seen->n_running; i++) {
+		if (!is_newly_adopted(checker, &seen->running[i]))
+			continue;
+		find_known(checker, seen->running[i].id)->adopted = true;
+		find_known(checker, seen->running[i].id)->n_steps = seen->running[i].n_steps;
+		memcpy(find_known(checker, seen->running[i].id)->steps, seen->running[i].steps,
+			sizeof(seen->running[i].steps));
+	}
+	for (size_t s = 0; s < seen->n_services; s++)
+		checker->states[s] = seen->services[s].state;
+}
+
 static void check_published(struct checker *checker, const struct observation *seen)
 {
+	if (checker->fault_ms == seen->now) {
+		forgive(checker, seen);
+		return;
+	}
 	for (size_t i = 0; i < seen->n_running; i++)
 		require(!is_newly_adopted(checker, &seen->running[i]), "unpublished",
 			"#%llu had its turn and nobody said so", (unsigned long long)seen->running[i].id);

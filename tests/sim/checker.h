@@ -8,7 +8,7 @@
 
 #define MAX_TICKETS 4096
 #define MAX_KNOWN 4096
-#define MAX_PENDING 32
+#define MAX_PENDING 128
 
 /* What the engine has been told of a service, and what it ordered. */
 struct told {
@@ -46,9 +46,11 @@ struct told {
 /* Memory of a run that ended, until a younger reading was had. */
 struct pending {
 	uint64_t end_ms;
+	bool is_given_up; /* counted as foreign by now */
 	bool is_doubtful; /* a start that failed: nothing of it is left, they say */
 	size_t service;
 	uint64_t mib[SIM_GPUS];
+	uint64_t most_mib[SIM_GPUS];
 };
 
 struct ticket {
@@ -93,8 +95,10 @@ struct checker {
 	size_t n_pending;
 	struct pending pending[MAX_PENDING];
 	bool has_reading;
+	bool had_used; /* some reading told what is used */
 	struct world_reading reading;
 	int64_t baseline_lo[SIM_GPUS], baseline_hi[SIM_GPUS];
+	int64_t last_foreign[SIM_GPUS]; /* what readings with processes last showed */
 	uint64_t last_end_ms[SIM_GPUS]; /* SIM_NEVER: none ended yet */
 	size_t n_tickets;
 	struct ticket tickets[MAX_TICKETS];
@@ -104,6 +108,8 @@ struct checker {
 	enum service_state states[SIM_SERVICES]; /* as published, change by change */
 	bool adopts_one; /* one transition had its turn in this event */
 	bool is_tick;
+	uint64_t begin_ms;
+	uint64_t fault_ms; /* when memory ran out and the engine did without */
 	bool expects_nothing; /* stale news: nothing may come of it */
 	bool has_before;
 	struct observation before; /* the one before */
@@ -143,8 +149,11 @@ struct known *find_known(struct checker *checker, uint64_t id);
 size_t open_tickets(const struct checker *checker, uint64_t id);
 
 /* check_account.c: the books. */
+void account_time(struct checker *checker);
+void account_settle(struct checker *checker);
 void account_reading(struct checker *checker, const struct event *event);
 void account_ended(struct checker *checker, size_t service, bool is_doubtful);
+void account_adopted(struct checker *checker, size_t service);
 bool account_total(const struct checker *checker, size_t gpu, uint32_t *ret_mib);
 enum accounting_mode account_mode(const struct checker *checker, size_t gpu);
 /* Foreign and unreclaimed memory together. */
@@ -174,6 +183,8 @@ void check_effects(struct checker *checker, const struct observation *seen);
 
 /* check_status.c: what is shown. */
 void check_change(struct checker *checker, const struct seen_effect *change);
+gpu_set services_of(const struct checker *checker, const struct seen_transition *transition);
+bool is_forced_stop(const struct seen_transition *transition);
 bool is_same_page(const struct observation *a, const struct observation *b); /* times aside */
 void check_status(struct checker *checker, const struct observation *seen);
 void check_queue(struct checker *checker, const struct observation *seen);

@@ -64,8 +64,9 @@ static int handle(struct history *history, const struct event *event)
 	}
 	if (history->options->stats != NULL)
 		history->options->stats->failed_allocations++;
-	if (r == 0)
-		return r; /* it did without */
+	history->checker->fault_ms = history->world.now;
+	if (r == 0) /* it did without, or put it off */
+		return r;
 	if (r != -ENOMEM)
 		checker_broke(history->checker, "no-memory", "engine_handle: %d", r);
 	check_failed_allocation(history);
@@ -174,14 +175,14 @@ static bool is_watched(const struct history *history, const struct plan_step *st
 			return false;
 	}
 	return step->action == PLAN_START && history->checker->told[step->service].adopted &&
-		history->checker->told[step->service].alive;
+		history->checker->states[step->service] == SERVICE_STARTING;
 }
 
 static bool is_as_planned(const struct history *history, uint64_t ticket, const struct plan *plan, int outcome)
 {
 	const struct observation *seen = history->seen;
 	const struct seen_transition *made = NULL;
-	bool is_refused = false;
+	bool is_refused = false, has_to_wait = false;
 	size_t n = 0;
 
 	for (size_t i = 0; i < seen->n_effects; i++) {
@@ -190,12 +191,16 @@ static bool is_as_planned(const struct history *history, uint64_t ticket, const 
 		if (effect->effect.kind == EFFECT_REPLY && effect->effect.answer.ticket == ticket) {
 			made = &effect->answer;
 			is_refused = effect->effect.answer.outcome == OUTCOME_INSUFFICIENT_VRAM;
+			has_to_wait = effect->effect.answer.outcome == OUTCOME_WAIT_TIMEOUT ||
+				effect->effect.answer.outcome == OUTCOME_TOO_MANY;
 		}
 	}
 	if (made == NULL && seen->n_running > 0)
 		made = &seen->running[0];
+	if (has_to_wait || (made == NULL && seen->n_queue > 0))
+		return true; /* whether it waits rightly is another question */
 	if (outcome == PLAN_REFUSED)
-		return is_refused || seen->n_queue > 0;
+		return is_refused;
 	if (is_refused || made == NULL)
 		return false;
 	for (size_t i = 0; i < made->n_steps; i++) {
@@ -280,7 +285,8 @@ static void bring_stale_news(struct history *history)
 	if (event.kind == EVENT_HEALTH)
 		event.healthy = choose(history->choices, 2) == 0;
 	if (!history->checker->has_before || history->checker->before.now != history->world.now ||
-		history->checker->before.deadline <= history->world.now) {
+		history->checker->before.deadline <= history->world.now ||
+		history->world.now - history->checker->fault_ms <= 100) { /* what was put off may begin now */
 		go_on(history);
 		return;
 	}

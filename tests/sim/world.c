@@ -248,6 +248,7 @@ static void start_outside(struct world *world, size_t service)
 			gpu_set_count(gpus) < world->setup->services[service].gpu_count)
 			gpus |= GPU_BIT(g);
 	}
+	world->is_honest = false; /* nobody asked for admission */
 	process = new_process(world, service, 0, gpus);
 	process->adopted = true;
 	process->healthy_from = world->now + (chance(world->choices, 500) ? choose(world->choices, 3000) : 0);
