@@ -224,9 +224,13 @@ static void take_reading(struct engine *engine, size_t gpu, const struct gpu_fac
 void ledger_adopt_service(struct engine *engine, const struct service *service)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
+		struct gpu_account account;
 		uint64_t held = ledger_commitment(engine, service, gpu);
 		uint64_t *baseline = &engine->cards[gpu].baseline_used_mib;
 		*baseline = *baseline > held ? *baseline - held : 0;
+		ledger_account(engine, gpu, &account);
+		if (account.mode == ACCOUNTING_TOTAL)
+			*baseline = account.foreign_mib; /* the rest was there before anybody of ours that is yet to come */
 	}
 }
 
