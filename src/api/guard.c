@@ -7,12 +7,12 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "api/problem.h"
 #include "api/reply.h"
 #include "api/request.h"
 #include "api/server.h"
+#include "base/clock.h"
 
 #define ADDRESSES_FRESH_MS 10000
 #define ADDRESSES_RETRY_MS 1000 /* a name that is not ours may ask again only so often */
@@ -39,16 +39,9 @@ void guard_finish(struct guard *guard)
 	explicit_bzero(&guard->token, sizeof(guard->token));
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static void refresh_addresses(struct guard *guard, uint64_t older_than_ms)
 {
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	if (guard->addresses != NULL && now - guard->addresses_ms < older_than_ms)
 		return;
 	struct ifaddrs *addresses;

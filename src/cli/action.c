@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
@@ -23,13 +23,6 @@ static void handle_interrupt(int signal)
 {
 	(void)signal;
 	interrupted = 1;
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 struct live {
@@ -63,7 +56,7 @@ static void draw(struct live *live)
 	if (live->n_lines > 0)
 		fprintf(out, "\x1b[%zuA", live->n_lines);
 	fputs("\r\x1b[J", out);
-	live->n_lines = progress_draw(&live->progress, out, now_ms(), &live->cli->terminal);
+	live->n_lines = progress_draw(&live->progress, out, clock_now_ms(), &live->cli->terminal);
 	if (fclose(out) == 0)
 		fwrite(text, 1, size, stdout);
 	free(text);
@@ -85,7 +78,7 @@ static void show(struct live *live)
 static bool handle_event(void *context, const struct sse_event *event)
 {
 	struct live *live = context;
-	progress_feed(&live->progress, event->type, event->data, now_ms());
+	progress_feed(&live->progress, event->type, event->data, clock_now_ms());
 	show(live);
 	return true;
 }
@@ -192,7 +185,7 @@ static int act_live(struct cli *cli, const char *path, const char *name)
 	};
 	int status;
 	sigaction(SIGINT, &action, NULL);
-	progress_begin(&live.progress, cli, name, now_ms());
+	progress_begin(&live.progress, cli, name, clock_now_ms());
 	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);
 	if (live.progress.has_result)
 		status = conclude(&live);

@@ -12,10 +12,10 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define BODY_MAX (64 * 1024 * 1024)
 #define TICK_MS 80
@@ -67,13 +67,6 @@ void client_answer_finish(struct client_answer *answer)
 	free(answer->body);
 	json_decref(answer->json);
 	*answer = (struct client_answer){ 0 };
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 static bool has_type(CURL *easy, const char *type)
@@ -250,7 +243,7 @@ static int sleep_ms(const struct client_request *request, uint64_t begin)
 	uint64_t most = request->handle_tick != NULL || request->interrupted != NULL ? TICK_MS : 1000;
 	if (request->deadline_ms == 0)
 		return (int)most;
-	uint64_t passed = now_ms() - begin;
+	uint64_t passed = clock_now_ms() - begin;
 	if (passed >= request->deadline_ms)
 		return 0;
 	uint64_t left = request->deadline_ms - passed;
@@ -261,7 +254,7 @@ static int sleep_ms(const struct client_request *request, uint64_t begin)
 static int drive(struct exchange *exchange, CURLM *multi, CURLcode *ret_result)
 {
 	const struct client_request *request = exchange->request;
-	uint64_t begin = now_ms();
+	uint64_t begin = clock_now_ms();
 	uint64_t last_tick = begin;
 	for (;;) {
 		int running = 0, left;
@@ -277,8 +270,8 @@ static int drive(struct exchange *exchange, CURLM *multi, CURLcode *ret_result)
 			return -ETIMEDOUT;
 		if (is_interrupted(request))
 			return -ECANCELED;
-		if (request->handle_tick != NULL && now_ms() - last_tick >= TICK_MS) {
-			last_tick = now_ms();
+		if (request->handle_tick != NULL && clock_now_ms() - last_tick >= TICK_MS) {
+			last_tick = clock_now_ms();
 			if (!request->handle_tick(request->context))
 				return -ECANCELED;
 		}

@@ -6,19 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #define RETRY_MS 100 /* an event that found no memory is brought again after that */
-
-uint64_t daemon_now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- the pump ---- */
 
@@ -27,7 +20,7 @@ static void handle_clock(uv_timer_t *timer);
 static void arm_clock(struct daemon *daemon, uint64_t at_most_ms)
 {
 	uint64_t deadline = engine_next_deadline(daemon->engine);
-	uint64_t now = daemon_now_ms();
+	uint64_t now = clock_now_ms();
 	uint64_t wait = deadline <= now ? 0 : deadline - now;
 	if (daemon->is_stopping || (deadline == UINT64_MAX && at_most_ms == UINT64_MAX)) {
 		uv_timer_stop(&daemon->clock);
@@ -47,7 +40,7 @@ static void free_event(struct queued_event *queued)
 static bool deal_with_first(struct daemon *daemon)
 {
 	struct queued_event *queued = daemon->first_event;
-	int result = engine_handle(daemon->engine, &queued->event, daemon_now_ms(), &daemon->effects);
+	int result = engine_handle(daemon->engine, &queued->event, clock_now_ms(), &daemon->effects);
 	if (result == -ENOMEM)
 		return false;
 	daemon->first_event = queued->next;
@@ -92,7 +85,7 @@ static void bring_now(struct daemon *daemon, const struct event *event)
 		return;
 	daemon_flush(daemon);
 	daemon->is_pumping = true;
-	if (engine_handle(daemon->engine, event, daemon_now_ms(), &daemon->effects) == 0)
+	if (engine_handle(daemon->engine, event, clock_now_ms(), &daemon->effects) == 0)
 		perform_effects(daemon);
 	pump(daemon);
 }

@@ -78,9 +78,6 @@ struct daemon {
 	bool is_stopping;
 };
 
-/* Engine time: milliseconds of CLOCK_MONOTONIC. */
-uint64_t daemon_now_ms(void);
-
 /* Everything up to serving. `config` and `paths` are borrowed. 0, or a negative errno with a message. */
 int daemon_create(const struct config *config, struct daemon_paths *paths, int listen_fd, struct daemon **ret_daemon,
 	struct error *err);

@@ -2,13 +2,14 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log_file.h"
 #include "daemon/daemon.h"
 
 static const struct status *host_status(void *context)
 {
 	struct daemon *daemon = context;
-	return engine_status(daemon->engine, daemon_now_ms());
+	return engine_status(daemon->engine, clock_now_ms());
 }
 
 static uint64_t host_status_version(void *context)
@@ -31,7 +32,7 @@ static double host_wall_time(void *context, uint64_t ms)
 	struct timespec now;
 	(void)context;
 	clock_gettime(CLOCK_REALTIME, &now);
-	double ago = ((double)daemon_now_ms() - (double)ms) / 1000.0;
+	double ago = ((double)clock_now_ms() - (double)ms) / 1000.0;
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9 - ago;
 }
 
@@ -45,7 +46,7 @@ static int host_submit(void *context, const struct request_spec *spec, uint64_t 
 	const struct event event = { .kind = EVENT_SUBMIT, .submit = { .ticket = ticket, .spec = *spec } };
 	daemon_flush(daemon); /* effects of the submission before: they hold until the next event only */
 	size_t before = daemon->effects.n;
-	int result = engine_handle(daemon->engine, &event, daemon_now_ms(), &daemon->effects);
+	int result = engine_handle(daemon->engine, &event, clock_now_ms(), &daemon->effects);
 	if (result < 0)
 		return result;
 	daemon->has_effects = true;
@@ -67,7 +68,7 @@ static void host_withdraw(void *context, uint64_t ticket)
 static int host_plan(void *context, const struct request_spec *spec, struct plan *ret_plan)
 {
 	struct daemon *daemon = context;
-	return engine_plan(daemon->engine, spec, daemon_now_ms(), ret_plan);
+	return engine_plan(daemon->engine, spec, clock_now_ms(), ret_plan);
 }
 
 static const struct transition *host_transition(void *context, uint64_t id)

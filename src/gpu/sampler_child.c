@@ -11,10 +11,10 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "gpu/backend.h"
 #include "gpu/sampler.h"
 #include "gpu/sampler_arguments.h"
@@ -35,13 +35,6 @@ struct sampler_child {
 	size_t frame_size;
 	struct gpu_sample sample;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static struct sampler_child *child_free(struct sampler_child *child)
 {
@@ -97,7 +90,7 @@ static int send_whole(int socket, const uint8_t *bytes, size_t length)
 
 static int take_sample(struct sampler_child *child)
 {
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	open_backend(child, now);
 	memset(&child->sample, 0, sizeof(child->sample));
 	child->sample.taken_ms = now;
@@ -158,7 +151,7 @@ static uint64_t next_due(uint64_t due, uint64_t interval, uint64_t now)
 static int run(struct sampler_child *child)
 {
 	for (;;) {
-		uint64_t now = now_ms();
+		uint64_t now = clock_now_ms();
 		struct pollfd waited = { .fd = child->socket, .events = POLLIN };
 		int n = poll(&waited, 1, child->due_ms > now ? (int)(child->due_ms - now) : 0);
 		if (n < 0 && errno != EINTR)
@@ -166,14 +159,14 @@ static int run(struct sampler_child *child)
 		int r = n > 0 ? handle_commands(child) : 0;
 		if (r < 0)
 			return r;
-		now = now_ms();
+		now = clock_now_ms();
 		if (now < child->due_ms)
 			continue;
 		uint64_t due = child->due_ms != 0 ? child->due_ms : now;
 		r = take_sample(child);
 		if (r < 0)
 			return r;
-		child->due_ms = next_due(due, child->interval_ms, now_ms());
+		child->due_ms = next_due(due, child->interval_ms, clock_now_ms());
 	}
 }
 

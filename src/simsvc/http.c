@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define CONNECTIONS_MAX (HTTP_POLLFDS - 1)
 #define REQUEST_MAX 4096
@@ -43,13 +43,6 @@ struct http_server {
 	struct http_listener listener;
 	struct connection connections[CONNECTIONS_MAX];
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* Listening */
 
@@ -166,7 +159,7 @@ static void set_answer(struct connection *connection, const struct http_answer *
 	static const char rubbish[] = "\x00\x01\x02 this is not HTTP at all \xff\xfe\r\n\r\n";
 	connection->stage = STAGE_WRITING;
 	connection->out_at = 0;
-	connection->deadline_ms = now_ms() + REQUEST_MS;
+	connection->deadline_ms = clock_now_ms() + REQUEST_MS;
 	switch (answer->form) {
 	case HTTP_PLAIN:
 		write_plain(connection, answer, with_body);
@@ -272,7 +265,7 @@ static void write_answer(struct connection *connection)
 	}
 	shutdown(connection->fd, SHUT_WR);
 	connection->stage = STAGE_DRAINING;
-	connection->deadline_ms = now_ms() + DRAIN_MS;
+	connection->deadline_ms = clock_now_ms() + DRAIN_MS;
 }
 
 static void throw_away(struct connection *connection)
@@ -319,14 +312,14 @@ static void accept_all(struct http_server *server)
 		connection->stage = STAGE_READING;
 		connection->is_endless = false;
 		connection->n_in = 0;
-		connection->deadline_ms = now_ms() + REQUEST_MS;
+		connection->deadline_ms = clock_now_ms() + REQUEST_MS;
 	}
 }
 
 nfds_t http_server_prepare(const struct http_server *server, struct pollfd fds[HTTP_POLLFDS], int *timeout_ms)
 {
 	nfds_t n = 0;
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	if (find_free(server) != NULL)
 		fds[n++] = (struct pollfd){ .fd = server->fd, .events = POLLIN };
 	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
@@ -364,7 +357,7 @@ void http_server_handle(struct http_server *server, const struct pollfd *fds, nf
 		else
 			has_callers = true;
 	}
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
 		if (server->connections[i].fd >= 0 && server->connections[i].deadline_ms <= now)
 			end_connection(&server->connections[i]);

@@ -11,10 +11,10 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "simsvc/family.h"
 #include "simsvc/http.h"
 #include "simsvc/options.h"
@@ -36,13 +36,6 @@ struct service {
 	bool is_over;
 };
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* As a crash would: nothing is tidied up. */
 static __attribute__((noreturn)) void die(const struct service *service, int status, const char *why)
 {
@@ -59,7 +52,7 @@ static void load(struct service *service)
 	if (vram_take(&service->vram, service->options->vram_mib + service->options->extra_mib, &err) < 0)
 		die(service, 1, err.message);
 	if (service->options->leak_mib > 0)
-		service->due_ms[TIMER_LEAK] = now_ms() + 1000;
+		service->due_ms[TIMER_LEAK] = clock_now_ms() + 1000;
 }
 
 /* HTTP */
@@ -179,7 +172,7 @@ static void handle_leak(struct service *service)
 	struct error err;
 	if (vram_take(&service->vram, service->options->leak_mib, &err) < 0)
 		die(service, 1, err.message);
-	service->due_ms[TIMER_LEAK] = now_ms() + 1000;
+	service->due_ms[TIMER_LEAK] = clock_now_ms() + 1000;
 }
 
 static void handle_crash(struct service *service)
@@ -209,7 +202,7 @@ static void run_timers(struct service *service)
 		[TIMER_CRASH] = handle_crash,
 		[TIMER_STOP] = handle_stop,
 	};
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	for (int i = 0; i < N_TIMERS; i++) {
 		if (service->due_ms[i] > now)
 			continue;
@@ -220,7 +213,7 @@ static void run_timers(struct service *service)
 
 static int next_timeout(const struct service *service)
 {
-	uint64_t now = now_ms();
+	uint64_t now = clock_now_ms();
 	uint64_t next = NEVER;
 	for (int i = 0; i < N_TIMERS; i++)
 		if (service->due_ms[i] < next)
@@ -247,7 +240,7 @@ static void handle_signal(struct service *service)
 		return;
 	service->is_stopping = true;
 	service->due_ms[TIMER_BOOT] = NEVER;
-	service->due_ms[TIMER_STOP] = now_ms() + service->options->stop_delay_ms;
+	service->due_ms[TIMER_STOP] = clock_now_ms() + service->options->stop_delay_ms;
 }
 
 static void run(struct service *service)
@@ -320,9 +313,9 @@ static void start(struct service *service, int report_fd)
 	if (options->pid_file != NULL && write_pid_file(options->pid_file) < 0)
 		die(service, 1, "cannot write its PID file");
 	family_report(report_fd);
-	service->due_ms[TIMER_BOOT] = now_ms() + options->boot_ms;
+	service->due_ms[TIMER_BOOT] = clock_now_ms() + options->boot_ms;
 	if (options->crash_after_ms != OPTIONS_UNSET)
-		service->due_ms[TIMER_CRASH] = now_ms() + options->crash_after_ms;
+		service->due_ms[TIMER_CRASH] = clock_now_ms() + options->crash_after_ms;
 	run_timers(service);
 }
 
