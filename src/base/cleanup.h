@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -27,9 +28,16 @@ static inline void cleanup_fclose(FILE **file)
 		fclose(*file);
 }
 
+static inline void cleanup_closedir(DIR **dir)
+{
+	if (*dir != NULL)
+		closedir(*dir);
+}
+
 #define CLEANUP_FREE CLEANUP(cleanup_free)
 #define CLEANUP_CLOSE CLEANUP(cleanup_close)
 #define CLEANUP_FCLOSE CLEANUP(cleanup_fclose)
+#define CLEANUP_CLOSEDIR CLEANUP(cleanup_closedir)
 
 /* The value of the pointer, which is NULL afterwards: ownership moves to whoever receives it. */
 #define TAKE_PTR(pointer)                                                                                              \

@@ -27,12 +27,6 @@ struct cgroup {
 	bool use_kill_file;
 };
 
-static void cleanup_closedir(DIR **dir)
-{
-	if (*dir != NULL)
-		closedir(*dir);
-}
-
 /* mountinfo writes space, tab, newline and backslash as \ooo. */
 static void unescape(char *text)
 {
@@ -221,7 +215,7 @@ int cgroup_populated(const struct cgroup *cgroup)
 /* Calls `visit` for each cgroup below (deepest first) and for the one itself. Takes `fd`. */
 static int walk(int fd, unsigned depth, int (*visit)(int fd, const char *child, void *context), void *context)
 {
-	CLEANUP(cleanup_closedir) DIR *dir = fdopendir(fd);
+	CLEANUP_CLOSEDIR DIR *dir = fdopendir(fd);
 	if (dir == NULL) {
 		int r = -errno;
 		close(fd);

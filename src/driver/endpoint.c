@@ -14,12 +14,6 @@
 
 #include "base/cleanup.h"
 
-static void cleanup_closedir(DIR **dir)
-{
-	if (*dir != NULL)
-		closedir(*dir);
-}
-
 static void cleanup_ifaddrs(struct ifaddrs **addresses)
 {
 	if (*addresses != NULL)
@@ -211,7 +205,7 @@ static bool holds(pid_t pid, const char *wanted)
 {
 	char path[64], target[64];
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-	CLEANUP(cleanup_closedir) DIR *dir = opendir(path);
+	CLEANUP_CLOSEDIR DIR *dir = opendir(path);
 	struct dirent *entry;
 	while (dir != NULL && (entry = readdir(dir)) != NULL) {
 		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);

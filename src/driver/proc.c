@@ -21,12 +21,6 @@
 #define ENVIRONMENT_MAX (256 * 1024)
 #define PROCESSES_MAX (1 << 18)
 
-static void cleanup_closedir(DIR **dir)
-{
-	if (*dir != NULL)
-		closedir(*dir);
-}
-
 /* A process that vanished shows as either of these, depending on when it did. */
 static int vanished(int error)
 {
@@ -137,7 +131,7 @@ static pid_t parse_pid(const char *name)
 
 static int list_pids(struct pid_list *list)
 {
-	CLEANUP(cleanup_closedir) DIR *dir = opendir("/proc");
+	CLEANUP_CLOSEDIR DIR *dir = opendir("/proc");
 	if (dir == NULL)
 		return -errno;
 	struct dirent *entry;
@@ -196,7 +190,7 @@ int proc_list_own_children(struct pid_list *ret_list)
 {
 	CLEANUP(pid_list_finish) struct pid_list list = { 0 };
 	CLEANUP_FREE char *line = malloc(ENVIRONMENT_MAX);
-	CLEANUP(cleanup_closedir) DIR *threads = opendir("/proc/self/task");
+	CLEANUP_CLOSEDIR DIR *threads = opendir("/proc/self/task");
 	if (line == NULL)
 		return -ENOMEM;
 	struct dirent *entry;
