@@ -170,8 +170,8 @@ void process_run_end(struct run *run, enum report_kind kind, const char *text)
 	reports_add(&process->reports, kind, run->number, false, run->main_pid, text);
 	if (run->cgroup != NULL)
 		cgroup_remove(run->cgroup);
-	/* A start that failed has not written one: what is there speaks of others. */
-	if (run->stage == RUN_ALIVE)
+	/* Else what is there speaks of others. */
+	if (run->has_record || run->stage == RUN_ALIVE)
 		record_remove(process->record_path);
 	rotate_idle(process);
 	free_run(run);
@@ -230,7 +230,6 @@ static void report_started(struct run *run)
 	struct process *process = run->process;
 	run->stage = RUN_ALIVE;
 	command_finish(&run->command);
-	record_write(process->record_path, run->main_pid, run->session);
 	reports_add(&process->reports, REPORT_STARTED, run->number, true, run->main_pid, NULL);
 }
 
@@ -359,18 +358,23 @@ int process_spawn(struct run *run, const struct string_list *words, bool in_cgro
 int process_watch(struct run *run, struct spawned *spawned, bool is_main)
 {
 	int r = 0;
-	CLEANUP_CLOSE int spare = process_open(spawned->pid);
 	CLEANUP_CLOSE int pidfd = TAKE_FD(spawned->pidfd);
-	if (is_main)
+	if (is_main) {
+		/* Before it is the program: whenever the daemon dies, no service is left that the next one cannot find.
+		 */
+		run->has_record = record_write(run->process->record_path, spawned->pid, spawned->pid) == 0;
 		run->main_pid = run->session = spawned->pid;
+	}
 	if (run->group == NULL) {
 		struct group_options options = process_group_options(run, spawned->in_cgroup);
 		r = group_create(&options, &run->group);
 	}
 	if (r == 0)
 		r = group_add(run->group, spawned->pid, TAKE_FD(pidfd));
-	if (r < 0 && spare >= 0) {
-		process_signal(spare, SIGKILL);
+	spawn_release(spawned, r == 0);
+	/* Our own child, not reaped yet: the PID is still its own. */
+	if (r < 0) {
+		kill(spawned->pid, SIGKILL);
 		waitpid(spawned->pid, NULL, 0);
 	}
 	return r;

@@ -38,6 +38,7 @@ struct run {
 	/* Who belongs to it; without identity the stop_command at most. */
 	struct group *group;
 	bool has_identity;
+	bool has_record; /* in the state folder */
 	struct command command; /* until it is known whether it could be executed */
 	struct fd_watch *result;
 	char *gpu_ids;
@@ -87,7 +88,10 @@ void process_run_end(struct run *run, enum report_kind kind, const char *text);
 /* Starts a process of the service; `in_cgroup` says whether into run->cgroup. */
 int process_spawn(struct run *run, const struct string_list *words, bool in_cgroup, struct command *ret_command,
 	struct spawned *ret_spawned, struct error *err);
-/* From now on these are watched. Takes the descriptor of `spawned`; on failure the process is dead and reaped. */
+/*
+ * From now on these are watched, the main one is on record, and the process may become its program. Takes pidfd and
+ * gate of `spawned`; on failure the process is dead and reaped.
+ */
 int process_watch(struct run *run, struct spawned *spawned, bool is_main);
 struct group_options process_group_options(struct run *run, bool in_cgroup);
 /* Appends a line of the daemon's own to the log of the service. */

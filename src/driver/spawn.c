@@ -40,6 +40,7 @@
 struct plan {
 	const struct spawn_options *options;
 	int input, output, result;
+	int gate[2];
 	bool join_cgroup; /* by itself: the kernel did not do it */
 };
 
@@ -49,6 +50,18 @@ _Noreturn static void give_up(int result, enum spawn_step step)
 	ssize_t n = write(result, &failure, sizeof(failure));
 	(void)n;
 	_exit(127);
+}
+
+/* The end of the daemon opens nothing: what it could not note down must not run. */
+static void wait_at_gate(const int gate[2])
+{
+	char go;
+	ssize_t n;
+	close(gate[1]);
+	while ((n = read(gate[0], &go, 1)) < 0 && errno == EINTR)
+		continue;
+	if (n != 1)
+		_exit(127);
 }
 
 static void reset_signals(void)
@@ -89,6 +102,7 @@ _Noreturn static void run_child(const struct plan *plan)
 	const struct command *command = plan->options->command;
 	sigset_t none;
 	sigemptyset(&none);
+	wait_at_gate(plan->gate);
 	reset_signals();
 	if (plan->join_cgroup && write(plan->options->cgroup_procs, "0", 1) != 1)
 		give_up(plan->result, SPAWN_CGROUP);
@@ -162,11 +176,14 @@ static int above_standard(int fd)
 
 int spawn_process(const struct spawn_options *options, struct spawned *ret_spawned, struct error *err)
 {
-	int ends[2];
+	int ends[2], gate_ends[2];
 	sigset_t all, before;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return error_set(err, -errno, "cannot make a pipe: %s", strerror(errno));
 	CLEANUP_CLOSE int result = ends[0], write_end = ends[1];
+	if (pipe2(gate_ends, O_CLOEXEC) < 0)
+		return error_set(err, -errno, "cannot make a pipe: %s", strerror(errno));
+	CLEANUP_CLOSE int gate_read = gate_ends[0], gate = gate_ends[1];
 	CLEANUP_CLOSE int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null < 0)
 		return error_set(err, -errno, "cannot open /dev/null: %s", strerror(errno));
@@ -175,6 +192,7 @@ int spawn_process(const struct spawn_options *options, struct spawned *ret_spawn
 	if (input < 0 || output < 0 || report < 0)
 		return error_set(err, -EMFILE, "no free file descriptor; raise the limit of open files of gpumgrd");
 	struct plan plan = { .options = options, .input = input, .output = output, .result = report };
+	memcpy(plan.gate, gate_ends, sizeof(gate_ends));
 	CLEANUP_CLOSE int pidfd = -1;
 	bool in_cgroup = false;
 	/* A handler of the daemon must not run in the child, where it would write into the daemon's pipes. */
@@ -194,9 +212,21 @@ int spawn_process(const struct spawn_options *options, struct spawned *ret_spawn
 		return error_set(err, pidfd, "cannot watch a process: %s", strerror(-pidfd));
 	}
 	*ret_spawned = (struct spawned){
-		.pid = pid, .pidfd = TAKE_FD(pidfd), .result = TAKE_FD(result), .in_cgroup = in_cgroup
+		.pid = pid,
+		.pidfd = TAKE_FD(pidfd),
+		.result = TAKE_FD(result),
+		.gate = TAKE_FD(gate),
+		.in_cgroup = in_cgroup,
 	};
 	return 0;
+}
+
+void spawn_release(struct spawned *spawned, bool go)
+{
+	/* Into an empty pipe: it neither blocks nor falls short. A process that died meanwhile needs no leave. */
+	ssize_t n = go ? write(spawned->gate, "", 1) : 0;
+	(void)n;
+	close(spawned->gate);
 }
 
 enum spawn_result spawn_read_result(int result, struct spawn_failure *ret_failure)

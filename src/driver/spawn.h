@@ -2,7 +2,9 @@
  * Starting one process: in a session and, where given, a cgroup of its own, with standard input from /dev/null, output
  * into the log, no other descriptor, default signals, umask 022 and the right account.
  *
- * Nobody waits in here. Whether the program could be executed is told through a pipe that the caller watches.
+ * Nobody waits in here. The new process becomes the program only when spawn_release() lets it, so that the caller can
+ * note down and watch it first; if the caller dies before, it ends. Whether the program could be executed is told
+ * through a pipe that the caller watches.
  */
 #pragma once
 
@@ -26,6 +28,7 @@ struct spawned {
 	pid_t pid;
 	int pidfd;
 	int result; /* becomes readable: spawn_read_result() */
+	int gate; /* what spawn_release() opens */
 	bool in_cgroup; /* in the one that was given */
 };
 
@@ -44,8 +47,14 @@ struct spawn_failure {
 	int error; /* errno */
 };
 
-/* 0: the caller owns both descriptors and must reap the process. Negative errno with a message: nothing was started. */
+/*
+ * 0: the caller owns all descriptors, must release the process, and must reap it. Negative errno with a message:
+ * nothing was started.
+ */
 int spawn_process(const struct spawn_options *options, struct spawned *ret_spawned, struct error *err);
+
+/* Closes the gate's descriptor. Without `go` the process ends. */
+void spawn_release(struct spawned *spawned, bool go);
 
 enum spawn_result { SPAWN_RUNS, SPAWN_FAILED, SPAWN_UNDECIDED };
 enum spawn_result spawn_read_result(int result, struct spawn_failure *ret_failure);

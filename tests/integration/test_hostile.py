@@ -1,0 +1,49 @@
+"""The daemon against those who wish it ill, by accident or not: it goes on, tells the truth, and starts nothing twice."""
+
+import os
+import random
+import shutil
+import socket
+import time
+
+import gpumgr_testlib as lib
+from gpumgr_testlib import SLOWNESS, eventually
+
+
+def without_cgroups(daemon):
+    """Lets the daemon run as an ordinary user, who has no cgroups; then only its own records tell whom it started."""
+    os.chmod(daemon.config_path, 0o644)
+    if os.getuid() == 0:
+        daemon.user = "nobody"
+        os.chmod(daemon.root, 0o755)
+        for folder in (daemon.root, daemon.socket.parent, daemon.sim_dir, daemon.sim_dir / "0"):
+            shutil.chown(folder, "nobody", "nogroup")
+    return daemon
+
+
+def send(daemon, text):
+    """Sends what may or may not be HTTP and returns the open socket."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(15 * SLOWNESS)
+    connection.connect(str(daemon.socket))
+    connection.sendall(text.encode() if isinstance(text, str) else text)
+    return connection
+
+
+def test_killed_at_any_moment_of_a_start(make_daemon):
+    """Nothing runs of which the next daemon does not know, not even for an instant."""
+    services = {"slow": lib.sim_service(12000, 50, "--boot-refuse", "--boot=20", timeout="30s")}
+    daemon = without_cgroups(make_daemon(services, start=False)).start()
+    moments = random.Random(1)
+    begun = 0
+    for _ in range(25):
+        with send(daemon, "POST /gpu/service/slow/start HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            time.sleep(moments.random() * 0.004 * SLOWNESS)
+            daemon.kill()
+        daemon.start()
+        left = daemon.service_processes()
+        assert len(left) <= 1
+        assert daemon.state("slow") == ("starting" if left else "stopped")
+        begun += len(left)
+        daemon.stop_service("slow", force=1).ok()
+    assert begun > 0
