@@ -1,9 +1,7 @@
 /* Submitting, waiting, answering. The host decides; this file only carries the question there and the answer back. */
 #include "api/action.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "api/events.h"
@@ -13,7 +11,6 @@
 #include "api/request.h"
 #include "api/routes.h"
 #include "api/server.h"
-#include "base/cleanup.h"
 
 /* Names. */
 

@@ -17,7 +17,6 @@
 #include "api/server.h"
 #include "api/stream.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 
 /* Rendering. */
 

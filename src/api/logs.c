@@ -1,5 +1,4 @@
 /* GET /gpu/service/{name}/logs: the end of a service's log, and what is added to it. Only reads. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,4 @@
 /* GET /gpu/status and /gpu/version. The page is rendered once for each version and second, and sent to all who ask. */
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 

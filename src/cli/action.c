@@ -2,7 +2,6 @@
  * A request that changes something, from its POST to its summary: with live progress, without waiting (--async), or as
  * JSON. Leaving it with ^C closes the connection, which is how the daemon learns of it.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>

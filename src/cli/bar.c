@@ -1,8 +1,6 @@
 /* Dividing a bar, and drawing it. Pure but for the stream that it draws to. */
 #include "cli/bar.h"
 
-#include "base/cleanup.h"
-
 static uint64_t least(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;

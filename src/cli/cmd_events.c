@@ -1,6 +1,5 @@
 /* gpumgr events: a line an event. Without -f it ends when what is known was told. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"

@@ -1,5 +1,4 @@
 /* gpumgr unlock: ends all leases by force, and says what it broke. */
-#include <stdio.h>
 
 #include "cli/cli.h"
 

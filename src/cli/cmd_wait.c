@@ -2,8 +2,6 @@
  * gpumgr wait SVC: until it is ready. Listens to the events, so that it notices at once; looks at the status when it
  * begins, when events were missed, and when the service failed. Starts nothing.
  */
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

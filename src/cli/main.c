@@ -2,7 +2,6 @@
  * gpumgr: the command line. The ONE table of commands, and what happens around each: arguments in, exit status out.
  * Explains nothing that the daemon can explain.
  */
-#include <errno.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "cli/text.h"
 
 const struct option_row option_rows[OPTION_COUNT] = {

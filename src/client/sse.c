@@ -2,11 +2,8 @@
 #include "client/sse.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/cleanup.h"
 
 struct buffer {
 	char *bytes; /* always ends with a 0 once it was added to */

@@ -5,8 +5,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-
 #define HOST_MAX 253
 #define HTTP_PROBLEM "is not an http:// or https:// URL"
 

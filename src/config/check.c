@@ -2,7 +2,6 @@
  * What can only be said with the whole file in hand: names that refer to each other, keys that need or exclude each
  * other across sections, and what is allowed but rarely meant. Reads the file's places from the parser's marks.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,6 @@
 /* Commands and environments: what a process is started with. Whether the program exists is not asked here. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"

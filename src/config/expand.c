@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-
 #define PREFIX "${env."
 #define PREFIX_LENGTH (sizeof(PREFIX) - 1)
 

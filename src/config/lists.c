@@ -1,5 +1,4 @@
 /* The kinds of values that are lists: read item by item, each with its own place and path. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

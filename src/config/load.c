@@ -1,7 +1,6 @@
 /* The way in: a file or a text becomes a checked configuration, or a report of all that is wrong with it. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

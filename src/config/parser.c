@@ -1,7 +1,6 @@
 /* What every reader of values needs of the parser: reporting, paths, and scalars. Knows no option. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"

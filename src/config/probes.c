@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "config/address.h"
 #include "config/parse.h"
 #include "config/schema.h"

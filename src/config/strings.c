@@ -1,13 +1,11 @@
 /* The kinds of values that are one scalar and stay a string: their form is checked, never whether they exist. */
 #include "config/values.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 
-#include "base/cleanup.h"
 #include "config/address.h"
 #include "config/parse.h"
 #include "config/report.h"

@@ -1,5 +1,4 @@
 /* What the API asks of the daemon. */
-#include <errno.h>
 #include <time.h>
 
 #include "base/clock.h"

@@ -1,6 +1,5 @@
 /* Carries out the engine's effects, in their order: one small function a kind, in one table. */
 #include <stdio.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "daemon/daemon.h"
