@@ -72,7 +72,7 @@ static void explain_turn(const struct engine *engine, gpu_set gpus, char *buffer
 }
 
 /* Memory that is still on its way back must not make anybody give up. */
-static bool fits_without_unreclaimed(
+static int plan_without_unreclaimed(
 	const struct plan_snapshot *snapshot, const struct plan_request *needs, struct plan *ret_plan)
 {
 	struct plan_gpu gpus[GPU_MAX];
@@ -82,7 +82,7 @@ static bool fits_without_unreclaimed(
 		gpus[gpu].unreclaimed_mib = 0;
 	}
 	later.gpus = gpus;
-	return plan_make(&later, needs, ret_plan) == PLAN_OK;
+	return plan_make(&later, needs, ret_plan);
 }
 
 static void list_users(struct engine *engine, const struct plan *plan, char *buffer, size_t size)
@@ -102,26 +102,39 @@ static bool is_blocked_by_use(const struct plan *plan)
 	return false;
 }
 
+/* The plan as it would be when what is in the way has ended by itself. */
+static int plan_later(
+	const struct plan_snapshot *snapshot, const struct plan_request *needs, bool is_used, struct plan *ret_plan)
+{
+	struct plan_request unused = *needs;
+	unused.assume_unused = true;
+	return is_used ? plan_make(snapshot, &unused, ret_plan) : plan_without_unreclaimed(snapshot, needs, ret_plan);
+}
+
 /* It does not fit even with every GPU free to touch: is there anything to wait for? Takes `refusal`. */
 static enum turn wait_or_refuse(struct engine *engine, struct request *request, const struct plan_snapshot *snapshot,
 	const struct plan_request *needs, struct plan *refusal)
 {
-	char why[256];
-	struct plan plan = { 0 };
-	struct plan_request unused = *needs;
-	unused.assume_unused = true;
-	if (is_blocked_by_use(refusal) && plan_make(snapshot, &unused, &plan) == PLAN_OK) {
-		list_users(engine, &plan, why, sizeof(why));
-		set_waiting(engine, request, TRANSITION_QUEUED, plan.gpus, why);
-	} else if (is_blocked_by_use(refusal)) {
-		set_waiting(engine, request, TRANSITION_PARKED, 0, "waits for a service in use that it may not evict");
-	} else if (fits_without_unreclaimed(snapshot, needs, &plan)) {
-		set_waiting(engine, request, TRANSITION_QUEUED, plan.gpus, "waits for memory of services that ended");
-	} else {
-		plan_finish(&plan);
+	char why[256] = "waits for memory of services that ended";
+	struct plan later;
+	bool is_used = is_blocked_by_use(refusal);
+	int result = plan_later(snapshot, needs, is_used, &later);
+	if (result < 0) {
+		plan_finish(refusal);
+		return TURN_NO_MEMORY;
+	}
+	if (result == PLAN_REFUSED && !is_used) {
+		plan_finish(&later);
 		return refuse(engine, request, refusal);
 	}
-	plan_finish(&plan);
+	if (result == PLAN_REFUSED) {
+		set_waiting(engine, request, TRANSITION_PARKED, 0, "waits for a service in use that it may not evict");
+	} else {
+		if (is_used)
+			list_users(engine, &later, why, sizeof(why));
+		set_waiting(engine, request, TRANSITION_QUEUED, later.gpus, why);
+	}
+	plan_finish(&later);
 	plan_finish(refusal);
 	return TURN_WAITS;
 }
