@@ -92,6 +92,16 @@ static void publish(struct engine *engine, const struct service *service, size_t
 		mib, service->definition.name, RECLAIM_MS / 1000);
 }
 
+/* Never beyond what the reading shows at all. */
+static void raise_baseline(struct card *card, uint32_t mib)
+{
+	uint64_t raised = card->baseline_used_mib + mib;
+	if (raised > card->used_mib)
+		raised = card->used_mib;
+	if (raised > card->baseline_used_mib)
+		card->baseline_used_mib = raised;
+}
+
 static void give_up(struct engine *engine, struct service *service, const struct debt *debt)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
@@ -100,9 +110,8 @@ static void give_up(struct engine *engine, struct service *service, const struct
 		publish(engine, service, gpu, debt->mib[gpu]);
 		/* Where readings tell totals only, later services must not hide behind it. */
 		struct card *card = &engine->cards[gpu];
-		uint64_t baseline = card->baseline_used_mib + debt->mib[gpu];
 		if (ledger_mode(engine, card) == ACCOUNTING_TOTAL)
-			card->baseline_used_mib = baseline < card->used_mib ? baseline : card->used_mib;
+			raise_baseline(card, debt->mib[gpu]);
 	}
 	engine->version++;
 }
