@@ -167,6 +167,13 @@ def test_help_lists_every_target():
         assert f"make {target}" in result.stdout
 
 
+def test_the_tests_that_the_documentation_names_exist():
+    named = re.findall(r"`((?:unit|integration|sim)/\S+)::(test_\w+)`", (SOURCE_ROOT / "docs/testing.md").read_text())
+    assert len(named) > 30
+    for file, test in named:
+        assert re.search(rf"\b{test}\(", (SOURCE_ROOT / "tests" / file).read_text()), f"{file}::{test}"
+
+
 def test_what_is_missing_is_said_and_not_installed(tmp_path):
     """With a PATH that holds next to nothing, the list of needs is what comes out."""
     tools = tmp_path / "bin"

@@ -5,6 +5,7 @@ import random
 import socket
 import statistics
 import time
+from datetime import datetime
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -290,6 +291,16 @@ def test_the_queue_is_shown_and_ordered_by_priority(make_daemon):
     records = {t: daemon.wait_for_transition(t) for t in (first, low, high)}
     assert all(record["state"] == "done" for record in records.values())
     assert records[first]["started_at"] < records[high]["started_at"] <= records[low]["started_at"]
+
+
+def test_a_turn_is_handed_over_at_once(make_daemon):
+    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--boot=0.7"), "next": lib.sim_service(4000, 50)})
+    first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
+    second = daemon.start_service("next", **{"async": 1}).ok(202)["id"]
+    ended = daemon.wait_for_transition(first)["ended_at"]
+    started = daemon.wait_for_transition(second)["started_at"]
+    wait = datetime.fromisoformat(started.replace("Z", "+00:00")) - datetime.fromisoformat(ended.replace("Z", "+00:00"))
+    assert 0 <= wait.total_seconds() < 0.05 * SLOWNESS
 
 
 def test_a_wait_has_an_end(make_daemon):

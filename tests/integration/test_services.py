@@ -358,6 +358,24 @@ def test_health_that_never_comes(make_daemon, option):
     daemon.start_service("sound").ok()
 
 
+def test_a_health_check_that_hangs_holds_up_nobody(make_daemon):
+    services = {
+        "mute": lib.sim_service(4000, 50, "--hang-health", timeout="3s"),
+        "other": lib.sim_service(4000, 50),
+    }
+    daemon = make_daemon(services)
+    number = daemon.start_service("mute", **{"async": 1}).ok(202)["id"]
+    slowest = 0
+    while daemon.transition(number)["state"] == "running":
+        began = time.monotonic()
+        daemon.status()
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.01)
+    assert daemon.transition(number)["state"] == "failed"
+    assert slowest < 0.25 * SLOWNESS
+    daemon.start_service("other").ok()
+
+
 def test_an_answer_without_an_end_harms_nobody(make_daemon):
     """Its status is good; what follows is cut off."""
     service = lib.sim_service(4000, 50, "--endless-health")
