@@ -106,6 +106,12 @@ integration() {
 	running=
 }
 
+# One seed for each commit: every commit tries other histories, and each run of the same commit the same ones.
+if [ -z "${GPUMGR_SIM_SEED:-}" ] && head=$(git rev-parse --short=15 HEAD 2>/dev/null); then
+	GPUMGR_SIM_SEED=$(printf '%d' "0x$(printf %.15s "$head")")
+	export GPUMGR_SIM_SEED
+fi
+
 echo "Building (output in $BUILD/logs/)"
 if ! build "$BUILD" -Dwerror=$werror; then
 	summary
