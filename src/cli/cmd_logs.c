@@ -7,6 +7,7 @@
 #include "cli/text.h"
 
 #define LINES_DEFAULT "100"
+#define LINES_MAX 100000 /* that the daemon takes */
 #define DEADLINE_MS 30000
 
 struct output {
@@ -36,7 +37,7 @@ static bool is_count(const char *text)
 	char *end;
 	errno = 0;
 	long n = strtol(text, &end, 10);
-	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && n <= 1000000;
+	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && n <= LINES_MAX;
 }
 
 int cmd_logs(struct cli *cli)
@@ -47,7 +48,7 @@ int cmd_logs(struct cli *cli)
 	struct client_answer answer = { 0 };
 	struct error err;
 	if (lines != NULL && !is_count(lines))
-		return cli_usage(cli, "-n takes a number of lines, 0 to 1000000");
+		return cli_usage(cli, "-n takes a number of lines, 0 to %d", LINES_MAX);
 	int status = cli_connect(cli);
 	if (status != CLI_DONE)
 		return status;

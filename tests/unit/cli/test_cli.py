@@ -747,7 +747,7 @@ def test_socket_and_url_exclude_each_other(daemon):
 WRONG = [
     [], ["frobnicate"], ["phase"], ["phase", "1", "2"], ["phase", "1", "--wait"], ["phase", "1", "--wait", "x"], ["phase", "1", "--wait=-1"],
     ["start"], ["stop", "a", "--wait="], ["status", "--force"], ["plan"], ["plan", "stop", "a"], ["plan", "phase"], ["logs"],
-    ["logs", "a", "-n", "x"], ["logs", "a", "-n"], ["logs", "a", "-n", "-1"], ["logs", "a", "-n", "99999999999999999999"], ["status", "extra"],
+    ["logs", "a", "-n", "x"], ["logs", "a", "-n"], ["logs", "a", "-n", "-1"], ["logs", "a", "-n", "100001"], ["logs", "a", "-n", "99999999999999999999"], ["status", "extra"],
     ["config"], ["config", "frob"], ["config", "check"], ["lease"], ["lease", "frob"], ["lease", "release"], ["lease", "ls", "x"],
     ["--nope", "status"], ["--socket"], ["status", "--nope"], ["events", "extra"], ["events", "--since", "x"], ["release-all", "extra"], ["wait"],
     ["wait", "a", "--timeout", "0"], ["-x"], ["--json=1", "status"], ["run"], ["run", "a"], ["run", "a", "--"], ["help", "frob"], ["status", "--socket="],
