@@ -235,8 +235,10 @@ static void note_baseline(struct checker *checker, size_t gpu)
 		/* or it is not known yet that it does not live */
 		planned = planned || checker->told[s].planned != 0 || !checker->told[s].looked;
 	}
-	if (alive)
+	if (alive) { /* sums cannot tell whose it is */
+		checker->baseline_hi[gpu] = larger(checker->baseline_hi[gpu], used);
 		return;
+	}
 	if (!planned && !account_is_settling(checker) && !has_unsettled(checker)) {
 		checker->baseline_lo[gpu] = checker->baseline_hi[gpu] = used;
 		checker->last_foreign[gpu] = 0;

@@ -309,12 +309,33 @@ static void check_minimal(
 	}
 }
 
-/* When something that was found running was last used is anybody's guess. */
-static bool has_adopted(const struct checker *checker, const struct admission *admission)
+static uint64_t used_until(const struct checker *checker, size_t service)
 {
-	for (size_t c = 0; c < admission->n_candidates; c++) {
-		if (checker->told[admission->candidates[c].service].adopted)
+	const struct told *told = &checker->told[service];
+
+	return told->ready_since_ms > told->start_ms ? told->ready_since_ms : checker->now;
+}
+
+/*
+ * "Least recently used" leaves open whether a start counts from its beginning or from its end, and when something
+ * that was found running was last used.
+ */
+static bool is_order_open(const struct checker *checker, const struct admission *admission)
+{
+	for (size_t a = 0; a < admission->n_candidates; a++) {
+		size_t one = admission->candidates[a].service;
+
+		if (checker->told[one].adopted)
 			return true;
+		for (size_t b = 0; b < a; b++) {
+			size_t two = admission->candidates[b].service;
+
+			if (admission->candidates[a].broken == admission->candidates[b].broken &&
+				admission->candidates[a].priority == admission->candidates[b].priority &&
+				checker->told[one].start_ms <= used_until(checker, two) &&
+				checker->told[two].start_ms <= used_until(checker, one))
+				return true;
+		}
 	}
 	return false;
 }
@@ -340,7 +361,7 @@ static void check_victims(
 			continue;
 		add_candidate(checker, &admission, s, checker->states[s] == SERVICE_ERROR, is_stopped_by(adopted, s));
 	}
-	if (admission_has_ties(&admission) || has_adopted(checker, &admission))
+	if (admission_has_ties(&admission) || is_order_open(checker, &admission))
 		return;
 	victims = admission_victims(&admission);
 	for (size_t c = 0; c < admission.n_candidates; c++)
@@ -419,7 +440,7 @@ void check_refusal(struct checker *checker, const struct seen_transition *refuse
 		require(refused->steps[i].state == STEP_PENDING || refused->steps[i].state == STEP_SKIPPED,
 			"refused-acts", "the refused #%llu did something", (unsigned long long)refused->id);
 	if (!account_is_exact(checker) || account_is_settling(checker) || !everything_is_looked_at(checker) ||
-		seen->n_running > 0)
+		seen->n_running > 0 || checker->fault_ms == seen->now)
 		return;
 	fill_room(checker, &admission, NULL);
 	for (size_t s = 0; s < checker->setup.config.n_services; s++) {

@@ -29,8 +29,8 @@ void check_change(struct checker *checker, const struct seen_effect *change)
 		"state-notice", "a service.state notice without service, from or to");
 	if (change->subject >= checker->setup.config.n_services || change->from < 0 || change->to < 0)
 		return;
-	require((int)checker->states[change->subject] == change->from, "state-notice",
-		"%s is published to leave %s and is %s", checker->setup.names[change->subject],
+	require((int)checker->states[change->subject] == change->from || checker->fault_ms == checker->now,
+		"state-notice", "%s is published to leave %s and is %s", checker->setup.names[change->subject],
 		service_state_name((enum service_state)change->from),
 		service_state_name(checker->states[change->subject]));
 	require((legal[change->from] >> change->to & 1) != 0, "state-change", "%s went from %s to %s",

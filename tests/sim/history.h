@@ -9,6 +9,7 @@
 /* A lie told to the judge about what the engine did, to prove that he would notice. */
 struct mutant {
 	const char *name;
+	const char *rule; /* the one that has to notice; NULL: any */
 	void (*configure)(struct setup *setup); /* what he believes the configuration is; may be NULL */
 	void (*falsify)(struct observation *observation, uint64_t *memory); /* may be NULL */
 };

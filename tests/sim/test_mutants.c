@@ -16,13 +16,14 @@
 #include "history.h"
 
 #define HISTORIES 400
+#define MORE_RESERVE_MIB 512
 #define FIRST_SEED 20260701
 
 /* What the judge believes of the configuration. */
 
 static void more_reserve(struct setup *setup) /* the engine ignores the reserve */
 {
-	setup->config.reserve = (struct size_value){ .mib = setup->config.reserve.mib + 2048 };
+	setup->config.reserve = (struct size_value){ .mib = setup->config.reserve.mib + MORE_RESERVE_MIB };
 }
 
 static void larger_services(struct setup *setup) /* the engine commits less than is declared */
@@ -117,6 +118,17 @@ static struct seen_effect *add_effect(struct observation *seen, enum effect_kind
 	return added;
 }
 
+static void show_more_reserve(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t g = 0; g < seen->n_gpus; g++) {
+		struct gpu_account *account = &seen->gpus[g].account;
+
+		account->admissible_mib -= MORE_RESERVE_MIB;
+		account->reserve_mib += MORE_RESERVE_MIB;
+	}
+}
+
 static void start_without_waiting(struct observation *seen, uint64_t *memory) /* the reclaim wait is dropped */
 {
 	for (size_t i = 0; i < seen->n_running; i++) {
@@ -124,7 +136,8 @@ static void start_without_waiting(struct observation *seen, uint64_t *memory) /*
 			const struct seen_step *step = &seen->running[i].steps[j];
 			struct seen_effect *start;
 
-			if (step->plan.action != PLAN_START || step->state != STEP_PENDING || *memory != 0)
+			if (step->plan.action != PLAN_START || step->state != STEP_PENDING || *memory != 0 ||
+				seen->services[step->plan.service].state != SERVICE_STOPPED)
 				continue;
 			start = add_effect(seen, EFFECT_START);
 			if (start == NULL)
@@ -366,40 +379,40 @@ static void join_nobody(struct observation *seen, uint64_t *memory)
 }
 
 static const struct mutant mutants[] = {
-	{ .name = "ignores the reserve", .configure = more_reserve },
-	{ .name = "commits too little", .configure = larger_services },
-	{ .name = "turns priorities round", .configure = turned_priorities },
-	{ .name = "evicts the pinned", .configure = all_pinned },
-	{ .name = "evicts what does not yield", .configure = nothing_yields },
-	{ .name = "kills too early", .configure = longer_stops },
-	{ .name = "lets wait too long", .configure = shorter_waits },
-	{ .name = "gives up too early", .configure = longer_waits },
-	{ .name = "probes too often", .configure = slower_probes },
-	{ .name = "places on too few GPUs", .configure = more_gpus_each },
-	{ .name = "forgets what a phase needs", .configure = other_phases },
-	{ .name = "does not wait for memory", .falsify = start_without_waiting },
-	{ .name = "forgets a reply", .falsify = drop_reply },
-	{ .name = "replies twice", .falsify = reply_twice },
-	{ .name = "says done when it failed", .falsify = say_done },
-	{ .name = "refuses what fits", .falsify = refuse_what_fits },
-	{ .name = "acts for the refused", .falsify = act_for_the_refused },
-	{ .name = "kills at once", .falsify = kill_at_once },
-	{ .name = "takes a needless victim", .falsify = needless_victim },
-	{ .name = "starts elsewhere than planned", .falsify = elsewhere },
-	{ .name = "probes the dead", .falsify = probe_the_dead },
-	{ .name = "stops an earlier run", .falsify = stale_stop },
-	{ .name = "sleeps for ever", .falsify = sleep_for_ever },
-	{ .name = "wants to be woken in the past", .falsify = deadline_past },
-	{ .name = "shows too small commitments", .falsify = forget_commitment },
-	{ .name = "forgets foreign memory", .falsify = forget_foreign },
-	{ .name = "is ready without a check", .falsify = jump_state },
-	{ .name = "runs two on one GPU", .falsify = same_gpus },
-	{ .name = "turns the queue round", .falsify = turn_the_queue },
-	{ .name = "does not count overtaking", .falsify = never_aged },
-	{ .name = "stands still", .falsify = stand_still },
-	{ .name = "reads slowly", .falsify = slow_sampling },
-	{ .name = "shows changes under one version", .falsify = same_version },
-	{ .name = "is never satisfied", .falsify = never_satisfied },
+	{ .name = "ignores the reserve", .rule = "admission", .configure = more_reserve, .falsify = show_more_reserve },
+	{ .name = "commits too little", .rule = "admission", .configure = larger_services },
+	{ .name = "turns priorities round", .rule = "may-evict", .configure = turned_priorities },
+	{ .name = "evicts the pinned", .rule = "pinned", .configure = all_pinned },
+	{ .name = "evicts what does not yield", .rule = "may-evict", .configure = nothing_yields },
+	{ .name = "kills too early", .rule = "early-kill", .configure = longer_stops },
+	{ .name = "lets wait too long", .rule = "deadline-late", .configure = shorter_waits },
+	{ .name = "gives up too early", .rule = "wait-short", .configure = longer_waits },
+	{ .name = "probes too often", .rule = "probe-early", .configure = slower_probes },
+	{ .name = "places on too few GPUs", .rule = "place", .configure = more_gpus_each },
+	{ .name = "forgets what a phase needs", .rule = "needs", .configure = other_phases },
+	{ .name = "does not wait for memory", .rule = "overfull", .falsify = start_without_waiting },
+	{ .name = "forgets a reply", .rule = "no-reply", .falsify = drop_reply },
+	{ .name = "replies twice", .rule = "reply-twice", .falsify = reply_twice },
+	{ .name = "says done when it failed", .rule = "done-not-ready", .falsify = say_done },
+	{ .name = "refuses what fits", .rule = "refused-feasible", .falsify = refuse_what_fits },
+	{ .name = "acts for the refused", .rule = "unasked-stop", .falsify = act_for_the_refused },
+	{ .name = "kills at once", .rule = "early-kill", .falsify = kill_at_once },
+	{ .name = "takes a needless victim", .rule = "needless-victim", .falsify = needless_victim },
+	{ .name = "starts elsewhere than planned", .rule = "place", .falsify = elsewhere },
+	{ .name = "probes the dead", .rule = "stale-run", .falsify = probe_the_dead },
+	{ .name = "stops an earlier run", .rule = "stale-run", .falsify = stale_stop },
+	{ .name = "sleeps for ever", .rule = "deadline-late", .falsify = sleep_for_ever },
+	{ .name = "wants to be woken in the past", .rule = "deadline-past", .falsify = deadline_past },
+	{ .name = "shows too small commitments", .rule = "account-committed", .falsify = forget_commitment },
+	{ .name = "forgets foreign memory", .rule = "account-others", .falsify = forget_foreign },
+	{ .name = "is ready without a check", .rule = "state-notice", .falsify = jump_state },
+	{ .name = "runs two on one GPU", .rule = "disjoint", .falsify = same_gpus },
+	{ .name = "turns the queue round", .rule = "queue-order", .falsify = turn_the_queue },
+	{ .name = "does not count overtaking", .rule = "overtaken-count", .falsify = never_aged },
+	{ .name = "stands still", .rule = "stands-still", .falsify = stand_still },
+	{ .name = "reads slowly", .rule = "sampling", .falsify = slow_sampling },
+	{ .name = "shows changes under one version", .rule = "version", .falsify = same_version },
+	{ .name = "is never satisfied", .rule = "phase-satisfied", .falsify = never_satisfied },
 	{ .name = "does not join", .falsify = join_nobody },
 };
 
@@ -416,7 +429,8 @@ static bool is_noticed(const struct mutant *mutant, char *rule, size_t size, uns
 		choices_begin(&choices, splitmix64(&seeds));
 		history_run(&choices, &options, &result);
 		choices_finish(&choices);
-		if (result.rule == NULL)
+		if (result.rule == NULL ||
+			(mutant != NULL && mutant->rule != NULL && strcmp(mutant->rule, result.rule) != 0))
 			continue;
 		snprintf(rule, size, "%s: %s", result.rule, result.message);
 		*ret_histories = i + 1;
