@@ -11,6 +11,7 @@
 #include "api/request.h"
 #include "api/routes.h"
 #include "api/server.h"
+#include "base/distance.h"
 
 /* Names. */
 

@@ -10,6 +10,7 @@
 #include "api/request.h"
 #include "api/resources.h"
 #include "base/cleanup.h"
+#include "base/distance.h"
 
 #define STARTING (PARAMETER_WAIT | PARAMETER_DRY_RUN | PARAMETER_ASYNC)
 #define STOPPING (PARAMETER_WAIT | PARAMETER_FORCE | PARAMETER_ASYNC)
@@ -61,34 +62,10 @@ static bool path_matches(const struct route *route, const struct request *reques
 	return request->n_segments > 0;
 }
 
-#define DISTANCE_MAX_LENGTH 63
-
-unsigned edit_distance(const char *a, const char *b)
-{
-	unsigned row[DISTANCE_MAX_LENGTH + 1];
-	size_t n = strlen(a), m = strlen(b);
-	if (n > DISTANCE_MAX_LENGTH || m > DISTANCE_MAX_LENGTH)
-		return UINT32_MAX;
-	for (size_t j = 0; j <= m; j++)
-		row[j] = (unsigned)j;
-	for (size_t i = 1; i <= n; i++) {
-		unsigned diagonal = row[0];
-		row[0] = (unsigned)i;
-		for (size_t j = 1; j <= m; j++) {
-			unsigned change = diagonal + (a[i - 1] != b[j - 1]);
-			unsigned insert = row[j - 1] + 1, remove = row[j] + 1;
-			diagonal = row[j];
-			row[j] = change < insert ? change : insert;
-			row[j] = row[j] < remove ? row[j] : remove;
-		}
-	}
-	return row[m];
-}
-
 /* How far the path is from the route's, what stands for {...} taken as given. */
 static unsigned path_distance(const struct route *route, const struct request *request)
 {
-	char asked[DISTANCE_MAX_LENGTH + 2] = "", pattern[DISTANCE_MAX_LENGTH + 2] = "";
+	char asked[DISTANCE_LENGTH_MAX + 2] = "", pattern[DISTANCE_LENGTH_MAX + 2] = "";
 	const char *rest = route->path + 1;
 	size_t used = 0, taken = 0;
 	for (size_t i = 0; i < request->n_segments && used < sizeof(asked); i++) {

@@ -26,6 +26,3 @@ const struct route *route_at(size_t index);
 
 /* Finds the route and sets it and the name in it. False: the request has its refusal (404, 405) as an answer. */
 bool route_find(struct request *request);
-
-/* Fewest insertions, deletions and replacements that make one of the other; texts over 63 bytes are far apart. */
-unsigned edit_distance(const char *a, const char *b);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/distance.h"
+
 /*
  * The character at `text`, and how many bytes it has. -1, one byte: not UTF-8 (overlong forms and surrogates
  * included).
@@ -132,40 +134,12 @@ bool parse_time(const char *text, double *ret_seconds)
 	return true;
 }
 
-#define WORD_MAX 32
-
-static size_t smallest(size_t a, size_t b, size_t c)
-{
-	size_t least = a < b ? a : b;
-	return least < c ? least : c;
-}
-
-/* Damerau-Levenshtein (optimal string alignment): slips of the keyboard, two letters swapped included. */
-static size_t distance(const char *a, const char *b)
-{
-	size_t n = strlen(a), m = strlen(b);
-	size_t d[WORD_MAX + 1][WORD_MAX + 1];
-	if (n > WORD_MAX || m > WORD_MAX)
-		return WORD_MAX;
-	for (size_t i = 0; i <= n; i++)
-		for (size_t j = 0; j <= m; j++) {
-			if (i == 0 || j == 0) {
-				d[i][j] = i + j;
-				continue;
-			}
-			d[i][j] = smallest(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-				d[i][j] = smallest(d[i][j], d[i - 2][j - 2] + 1, SIZE_MAX);
-		}
-	return d[n][m];
-}
-
 const char *text_closest(const char *word, const char *const *candidates, size_t n)
 {
 	const char *closest = NULL;
-	size_t least = 3;
+	unsigned least = 3;
 	for (size_t i = 0; i < n; i++) {
-		size_t apart = distance(word, candidates[i]);
+		unsigned apart = edit_distance(word, candidates[i]);
 		if (apart < least && apart * 2 <= strlen(candidates[i])) {
 			least = apart;
 			closest = candidates[i];

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/distance.h"
 #include "base/units.h"
 
 #define NAME_LENGTH_MAX 40
@@ -172,35 +173,6 @@ static bool fold(const char *text, char buffer[static NAME_LENGTH_MAX + 1])
 	}
 	buffer[length] = '\0';
 	return true;
-}
-
-static unsigned least(unsigned a, unsigned b)
-{
-	return a < b ? a : b;
-}
-
-/* Insertions, deletions, replacements and swaps of neighbours that make one word of the other. */
-static unsigned edit_distance(const char *a, const char *b)
-{
-	unsigned rows[3][NAME_LENGTH_MAX + 1];
-	unsigned *before = rows[0], *previous = rows[1], *current = rows[2];
-	size_t n = strlen(b);
-	for (size_t j = 0; j <= n; j++)
-		previous[j] = (unsigned)j;
-	for (size_t i = 1; a[i - 1] != '\0'; i++) {
-		current[0] = (unsigned)i;
-		for (size_t j = 1; j <= n; j++) {
-			unsigned cost = a[i - 1] != b[j - 1];
-			current[j] = least(least(previous[j] + 1, current[j - 1] + 1), previous[j - 1] + cost);
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-				current[j] = least(current[j], before[j - 2] + 1);
-		}
-		unsigned *oldest = before;
-		before = previous;
-		previous = current;
-		current = oldest;
-	}
-	return previous[n];
 }
 
 bool hint_is_close(const char *written, const char *candidate, unsigned *ret_distance)

@@ -11,19 +11,6 @@
 #include "api/ring.h"
 #include "api/routes.h"
 
-static void test_edit_distance(void **state)
-{
-	char endless[200];
-	(void)state;
-	assert_int_equal(edit_distance("", ""), 0);
-	assert_int_equal(edit_distance("abc", ""), 3);
-	assert_int_equal(edit_distance("status", "statsu"), 2);
-	assert_int_equal(edit_distance("kitten", "sitting"), 3);
-	memset(endless, 'a', sizeof(endless) - 1);
-	endless[sizeof(endless) - 1] = 0;
-	assert_int_equal(edit_distance(endless, "a"), UINT32_MAX);
-}
-
 static void test_routes_are_whole(void **state)
 {
 	(void)state;
@@ -78,7 +65,6 @@ static void test_ring(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_edit_distance),
 		cmocka_unit_test(test_routes_are_whole),
 		cmocka_unit_test(test_problems_have_a_status),
 		cmocka_unit_test(test_ring),
