@@ -6,6 +6,7 @@
  *   with a body wait for the last call of the handler.
  * - A suspended connection is not looked at at all (watch.h), and stopping with one aborts the process.
  * - A resumed connection calls the handler again.
+ * - It keeps a record of each parameter of the query; when there is no room for one, it forgets to answer.
  */
 #include "api/server.h"
 
@@ -163,6 +164,17 @@ static void handle_connection(void *context, struct MHD_Connection *connection, 
 
 /* Requests. */
 
+/*
+ * We read the query from our own copy. The library's ends here, so that it finds no parameters in it: the text is in
+ * the connection's memory, and parsed after this callback.
+ */
+static void hide_query(const char *target)
+{
+	char *mark = strchr(target, '?');
+	if (mark != NULL)
+		mark[1] = '\0';
+}
+
 static void *handle_target(void *context, const char *target, struct MHD_Connection *connection)
 {
 	struct listener *listener = context;
@@ -170,7 +182,9 @@ static void *handle_target(void *context, const char *target, struct MHD_Connect
 	if (client == NULL)
 		return NULL;
 	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_RECEIVE);
-	return request_new(listener->api, client, connection, target);
+	struct request *request = request_new(listener->api, client, connection, target);
+	hide_query(target);
+	return request;
 }
 
 /*

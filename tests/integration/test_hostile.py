@@ -7,6 +7,7 @@ import socket
 import time
 
 import gpumgr_testlib as lib
+import pytest
 from gpumgr_testlib import SLOWNESS, eventually
 
 
@@ -47,3 +48,24 @@ def test_killed_at_any_moment_of_a_start(make_daemon):
         begun += len(left)
         daemon.stop_service("slow", force=1).ok()
     assert begun > 0
+
+
+def read_to_end(connection):
+    """The answer, as it came; "" when there was none."""
+    with connection:
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer.decode("latin-1")
+
+
+@pytest.mark.parametrize("count", [300, 1000, 4000])
+def test_a_query_of_many_parameters_is_answered(make_daemon, count):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    began = time.monotonic()
+    answer = read_to_end(
+        send(daemon, f"GET /gpu/status?{'a=b&' * count} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    )
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert '"bad_request"' in answer
+    assert time.monotonic() - began < 3 * SLOWNESS
