@@ -61,6 +61,7 @@ struct service {
 	uint64_t stop_deadline_ms; /* then it is killed */
 	uint64_t kill_deadline_ms; /* then it is reported */
 	uint64_t probe_due_ms; /* DEADLINE_NONE: none planned */
+	uint64_t probed_ms; /* when the last check began */
 	uint64_t probe_lost_ms; /* a probe is under way until then at most; DEADLINE_NONE: none */
 	uint64_t find_lost_ms; /* likewise for EFFECT_FIND */
 	unsigned failures; /* health checks that failed in a row */

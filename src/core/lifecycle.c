@@ -84,7 +84,9 @@ static void plan_probe(struct engine *engine, struct service *service)
 		return; /* one at a time: the answer to that one plans the next */
 	uint64_t interval = service->state == SERVICE_STARTING ? starting_interval(engine, service)
 							       : service->definition.health_interval_ms;
-	service->probe_due_ms = engine->now_ms + interval;
+	/* From one check to the next, however long the answer took. */
+	uint64_t last_ms = service->probed_ms > service->started_ms ? service->probed_ms : engine->now_ms;
+	service->probe_due_ms = last_ms + interval > engine->now_ms ? last_ms + interval : engine->now_ms;
 }
 
 static void forget_probes(struct service *service)
@@ -101,6 +103,7 @@ static void begin_probe(struct engine *engine, struct service *service)
 	effect->run = service->run;
 	effect->probe_timeout_ms = PROBE_TIMEOUT_MS;
 	service->probe_due_ms = DEADLINE_NONE;
+	service->probed_ms = engine->now_ms;
 	service->probe_lost_ms = engine->now_ms + PROBE_ANSWER_MS;
 }
 
