@@ -158,6 +158,14 @@ static struct range others_by_process(const struct checker *checker, size_t gpu)
 	return range;
 }
 
+/* Whether processes of it are there, as far as anybody knows; a promise is not enough. */
+static bool lives_on(const struct checker *checker, size_t service, size_t gpu)
+{
+	const struct told *told = &checker->told[service];
+
+	return told->alive && ((told->gpus & GPU_BIT(gpu)) != 0 || told->peak_hi_mib[gpu] > 0);
+}
+
 static struct range others_by_total(const struct checker *checker, size_t gpu)
 {
 	int64_t used = checker->reading.gpus[gpu].used_mib, most = 0, least = 0;
@@ -170,7 +178,7 @@ static struct range others_by_total(const struct checker *checker, size_t gpu)
 
 		most += commitment.hi;
 		least += checker->told[s].alive ? commitment.lo : 0;
-		is_inhabited = is_inhabited || (checker->told[s].alive && commitment.hi > 0);
+		is_inhabited = is_inhabited || lives_on(checker, s, gpu);
 	}
 	if (!is_inhabited && used < baseline)
 		baseline = used;
@@ -229,9 +237,7 @@ static void note_baseline(struct checker *checker, size_t gpu)
 	bool alive = false, planned = false;
 
 	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
-		struct range commitment = account_commitment(checker, s, gpu);
-
-		alive = alive || (checker->told[s].alive && commitment.hi > 0);
+		alive = alive || lives_on(checker, s, gpu);
 		/* or it is not known yet that it does not live */
 		planned = planned || checker->told[s].planned != 0 || !checker->told[s].looked;
 	}
@@ -305,8 +311,7 @@ void account_settle(struct checker *checker)
 		bool is_inhabited = false;
 
 		for (size_t s = 0; s < checker->setup.config.n_services; s++)
-			is_inhabited =
-				is_inhabited || (checker->told[s].alive && account_commitment(checker, s, g).hi > 0);
+			is_inhabited = is_inhabited || lives_on(checker, s, g);
 		if (facts == NULL || is_inhabited)
 			continue;
 		checker->baseline_lo[g] = smaller(checker->baseline_lo[g], facts->used_mib);

@@ -416,7 +416,7 @@ static void check_one(struct checker *checker, const struct observation *seen, c
 	case EFFECT_PUBLISH:
 		if (strcmp(effect->notice, "service.state") == 0)
 			check_change(checker, effect);
-		if (strcmp(effect->notice, "transition") == 0)
+		if (effect->begins)
 			checker_adopt(checker, seen, effect->effect.notice->transition);
 		if (checker->stats != NULL)
 			checker->stats->unreclaimed_notices += strcmp(effect->notice, "gpu.unreclaimed") == 0;

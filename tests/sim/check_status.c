@@ -182,6 +182,8 @@ static bool goes_before(const struct seen_transition *a, const struct seen_trans
 {
 	if (is_aged(a) != is_aged(b))
 		return is_aged(a);
+	if (is_aged(a)) /* among them only arrival counts */
+		return a->id < b->id;
 	if (a->priority != b->priority)
 		return a->priority > b->priority;
 	return a->id < b->id;

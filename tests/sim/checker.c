@@ -239,9 +239,9 @@ static void check_overtaking(
 		struct known *known = find_known(checker, waiting->id);
 		gpu_set certain;
 		bool is_aged = overtaken_before(checker, waiting->id) >= AGED;
-		bool is_before = is_aged != adopted_is_aged      ? is_aged
-			: waiting->priority != adopted->priority ? waiting->priority > adopted->priority
-								 : waiting->id < adopted->id;
+		bool is_before = is_aged != adopted_is_aged                 ? is_aged
+			: is_aged || waiting->priority == adopted->priority ? waiting->id < adopted->id
+									    : waiting->priority > adopted->priority;
 
 		request_gpus(checker, &waiting->spec, &certain);
 		if (waiting->state != TRANSITION_QUEUED || is_forced_stop(adopted))

@@ -50,6 +50,15 @@ static void copy_change(struct observation *observation, struct seen_effect *see
 	}
 }
 
+static bool is_beginning(const struct notice *notice)
+{
+	for (unsigned i = 0; i < notice->n_facts; i++) {
+		if (strcmp(notice->facts[i].key, "state") == 0)
+			return strcmp(notice->facts[i].text, transition_state_name(TRANSITION_RUNNING)) == 0;
+	}
+	return false;
+}
+
 static void copy_effects(struct observation *observation, const struct effects *effects)
 {
 	observation->n_effects = effects->n < SEEN_EFFECTS ? effects->n : SEEN_EFFECTS;
@@ -65,6 +74,7 @@ static void copy_effects(struct observation *observation, const struct effects *
 			snprintf(seen->notice, sizeof(seen->notice), "%s", seen->effect.notice->type);
 		if (strcmp(seen->notice, "service.state") == 0)
 			copy_change(observation, seen);
+		seen->begins = strcmp(seen->notice, "transition") == 0 && is_beginning(seen->effect.notice);
 	}
 }
 

@@ -33,6 +33,7 @@ struct seen_effect {
 	char notice[32]; /* its type */
 	size_t subject; /* of service.state: which service */
 	int from, to; /* of service.state */
+	bool begins; /* of transition: it has its turn */
 	struct seen_transition answer; /* of a reply; id 0: none */
 };
 

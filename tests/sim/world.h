@@ -21,7 +21,7 @@
 struct setup {
 	struct engine_config config;
 	struct service_definition services[SIM_SERVICES];
-	char names[SIM_SERVICES][16];
+	char names[SIM_SERVICES][32];
 	struct phase_definition phases[SIM_PHASES];
 	size_t phase_services[SIM_PHASES][SIM_SERVICES];
 	uint32_t totals_mib[SIM_GPUS];
