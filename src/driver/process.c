@@ -18,6 +18,7 @@
 #include "driver/record.h"
 
 #define TICK_MS 10000
+#define HURRY_MS 1000 /* after a start, and as long as a log outgrows its size between two ticks */
 #define WORDS_OF_THE_END 5
 #define OWNED_CACHE_MS 1000
 
@@ -74,14 +75,15 @@ static void handle_rotated(uv_work_t *work, int status)
 	release(process);
 }
 
-static void rotate_running(struct process *process)
+/* Whether the log is larger than it should be. */
+static bool rotate_running(struct process *process)
 {
 	uint64_t limit = process->config->process.log_size;
-	if (process->rotating || limit == 0 || log_file_size(process->log_path) <= limit)
-		return;
-	struct rotation *rotation = calloc(1, sizeof(*rotation));
+	if (limit == 0 || log_file_size(process->log_path) <= limit)
+		return false;
+	struct rotation *rotation = process->rotating ? NULL : calloc(1, sizeof(*rotation));
 	if (rotation == NULL)
-		return;
+		return true;
 	*rotation = (struct rotation){
 		.process = process,
 		.path = strdup(process->log_path),
@@ -93,10 +95,11 @@ static void rotate_running(struct process *process)
 		uv_queue_work(process->environment->loop, &rotation->work, rotate_in_thread, handle_rotated) < 0) {
 		free(rotation->path);
 		free(rotation);
-		return;
+		return true;
 	}
 	process->rotating = true;
 	process->n_open++;
+	return true;
 }
 
 /* Between two runs, when nobody writes. */
@@ -106,23 +109,26 @@ static void rotate_idle(struct process *process)
 		log_file_rotate_idle(process->log_path, process->config->process.log_size);
 }
 
+static void start_tick(struct process *process, uint64_t interval);
+
 /* Goes on after the end of a run until nothing is left to look after. */
 static void handle_tick(uv_timer_t *timer)
 {
 	struct process *process = timer->data;
-	rotate_running(process);
-	if (orphans_look(&process->orphans, uv_now(timer->loop)) == 0 && process->run == NULL)
-		uv_timer_stop(timer);
+	bool in_a_hurry = rotate_running(process);
+	if (orphans_look(&process->orphans, uv_now(timer->loop)) > 0 || process->run != NULL)
+		start_tick(process, in_a_hurry ? HURRY_MS : TICK_MS);
 	if (process->run != NULL && process->run->group != NULL)
 		group_check(process->run->group);
 }
 
 /* Aligned, so that the ticks of all services share one wake-up. */
-static void start_tick(struct process *process)
+static void start_tick(struct process *process, uint64_t interval)
 {
 	uint64_t now = uv_now(process->environment->loop);
-	uint64_t interval = process->environment->tick_ms > 0 ? process->environment->tick_ms : TICK_MS;
-	uv_timer_start(&process->tick, handle_tick, interval - now % interval, interval);
+	if (process->environment->tick_ms > 0)
+		interval = process->environment->tick_ms;
+	uv_timer_start(&process->tick, handle_tick, interval - now % interval, 0);
 	uv_unref((uv_handle_t *)&process->tick);
 }
 
@@ -144,7 +150,7 @@ struct run *process_run_create(struct process *process, uint64_t number)
 	run->stop_result = -1;
 	run->log_offset = log_file_size(process->log_path);
 	process->run = run;
-	start_tick(process);
+	start_tick(process, HURRY_MS);
 	return run;
 }
 

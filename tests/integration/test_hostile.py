@@ -69,3 +69,22 @@ def test_a_query_of_many_parameters_is_answered(make_daemon, count):
     assert answer.startswith("HTTP/1.1 400 ")
     assert '"bad_request"' in answer
     assert time.monotonic() - began < 3 * SLOWNESS
+
+
+def test_a_log_that_grows_fast_is_rotated_often(make_daemon):
+    """Ten megabytes a second do not fill the disk until somebody looks."""
+    flood = "(while :; do head -c 100000 /dev/zero; sleep 0.01; done) &"
+    port = lib.free_port()
+    service = lib.shell_service(f"{flood} exec {lib.SIMSVC} --port={port}", port=port, process={"log_size": "1MiB"})
+    daemon = make_daemon({"chatty": service})
+    daemon.start_service("chatty").ok()
+    log = daemon.state_dir / "log" / "chatty.log"
+    rotations = 0
+    before = 0
+    end = time.monotonic() + 4.5
+    while time.monotonic() < end:
+        size = log.stat().st_size
+        rotations += size < before
+        before = size
+        time.sleep(0.002)
+    assert rotations >= 3
