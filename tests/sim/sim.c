@@ -233,7 +233,8 @@ static int run(const struct arguments *arguments)
 		}
 		choices_finish(&choices);
 	}
-	if (!print_statistics(&stats) && !arguments->no_coverage && arguments->steps >= COVERAGE_STEPS)
+	if (!print_statistics(&stats) && !arguments->no_coverage && !arguments->no_faults &&
+		arguments->steps >= COVERAGE_STEPS)
 		return 1;
 	return 0;
 }
