@@ -396,7 +396,7 @@ static void make_cgroup(struct run *run)
 
 static int start_main(struct run *run, struct error *err)
 {
-	struct spawned spawned;
+	struct spawned spawned = { .pidfd = -1 };
 	make_cgroup(run);
 	if (run->cgroup != NULL && cgroup_populated(run->cgroup) > 0)
 		return error_set(err, -EBUSY, "processes of an earlier run are still alive; stop the service first");

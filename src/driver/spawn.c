@@ -191,8 +191,13 @@ int spawn_process(const struct spawn_options *options, struct spawned *ret_spawn
 	CLEANUP_CLOSE int report = above_standard(write_end);
 	if (input < 0 || output < 0 || report < 0)
 		return error_set(err, -EMFILE, "no free file descriptor; raise the limit of open files of gpumgrd");
-	struct plan plan = { .options = options, .input = input, .output = output, .result = report };
-	memcpy(plan.gate, gate_ends, sizeof(gate_ends));
+	struct plan plan = {
+		.options = options,
+		.input = input,
+		.output = output,
+		.result = report,
+		.gate = { gate_read, gate },
+	};
 	CLEANUP_CLOSE int pidfd = -1;
 	bool in_cgroup = false;
 	/* A handler of the daemon must not run in the child, where it would write into the daemon's pipes. */

@@ -25,7 +25,7 @@ static bool has_stop_command(const struct run *run)
 static int run_stop_command(struct run *run)
 {
 	struct process *process = run->process;
-	struct spawned spawned;
+	struct spawned spawned = { .pidfd = -1 };
 	struct error err = { "out of memory" };
 	bool in_cgroup = run->cgroup != NULL;
 	int r = process_spawn(
