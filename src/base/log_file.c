@@ -51,10 +51,23 @@ static int open_regular(const char *path, int flags, struct stat *ret_status)
 	return TAKE_FD(fd);
 }
 
+static bool make_folder_of(const char *path)
+{
+	CLEANUP_FREE char *folder = strdup(path);
+	char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
+	if (slash == NULL || slash == folder)
+		return false;
+	*slash = '\0';
+	return mkdir(folder, 0750) == 0;
+}
+
 int log_file_open(const char *path, struct error *err)
 {
 	struct stat status;
 	CLEANUP_CLOSE int fd = open_regular(path, O_WRONLY | O_APPEND | O_CREAT, &status);
+	/* Somebody who tidied up may have taken the folder along. */
+	if (fd == -ENOENT && make_folder_of(path))
+		fd = open_regular(path, O_WRONLY | O_APPEND | O_CREAT, &status);
 	if (fd == -ELOOP)
 		return error_set(err, fd, "log file %s is a symbolic link, which is not followed; remove it", path);
 	if (fd == -EBADF || fd == -ENXIO)

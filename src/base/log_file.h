@@ -23,7 +23,7 @@
 /* "DIR/NAME.log"; the caller frees it. NULL: no memory. */
 char *log_file_path(const char *dir, const char *service);
 
-/* Opens for appending, creates with mode 0640. An fd, or a negative errno. */
+/* Opens for appending, creates with mode 0640, and its folder with 0750. An fd, or a negative errno. */
 int log_file_open(const char *path, struct error *err);
 
 /*

@@ -88,3 +88,12 @@ def test_a_log_that_grows_fast_is_rotated_often(make_daemon):
         before = size
         time.sleep(0.002)
     assert rotations >= 3
+
+
+def test_a_log_folder_that_was_removed_is_made_again(make_daemon):
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    daemon.start_service("a").ok()
+    shutil.rmtree(daemon.state_dir / "log")
+    daemon.get("/gpu/service/a/logs").ok()
+    daemon.restart_service("a").ok()
+    assert "ready" in daemon.get("/gpu/service/a/logs").text
