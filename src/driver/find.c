@@ -41,7 +41,7 @@ static void find_oldest(const struct pid_list *list, struct proc_stat *ret_oldes
 	struct proc_stat stat;
 	for (size_t i = 0; i < list->n; i++)
 		if (proc_read_stat(list->items[i], &stat) == 0 &&
-			(ret_oldest->pid == 0 || stat.start_ticks < ret_oldest->start_ticks))
+			(ret_oldest->pid == 0 || proc_is_older(&stat, ret_oldest)))
 			*ret_oldest = stat;
 }
 

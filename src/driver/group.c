@@ -403,8 +403,7 @@ bool group_is_alive(struct group *group)
 static void keep_first(pid_t pid, struct proc_stat *first)
 {
 	struct proc_stat stat;
-	if (proc_read_stat(pid, &stat) == 0 && proc_is_alive(&stat) &&
-		(first->pid == 0 || stat.start_ticks < first->start_ticks))
+	if (proc_read_stat(pid, &stat) == 0 && proc_is_alive(&stat) && (first->pid == 0 || proc_is_older(&stat, first)))
 		*first = stat;
 }
 

@@ -96,6 +96,11 @@ bool proc_is_alive(const struct proc_stat *stat)
 	return stat->state != 'Z' && stat->state != 'X' && stat->state != 'x';
 }
 
+bool proc_is_older(const struct proc_stat *a, const struct proc_stat *b)
+{
+	return a->start_ticks != b->start_ticks ? a->start_ticks < b->start_ticks : a->pid < b->pid;
+}
+
 bool proc_is_still(pid_t pid, uint64_t start_ticks)
 {
 	struct proc_stat stat;

@@ -39,6 +39,9 @@ int proc_read_stat(pid_t pid, struct proc_stat *ret_stat);
 /* Zombies and the dead are not. */
 bool proc_is_alive(const struct proc_stat *stat);
 
+/* Whether `a` began before `b`. Within one clock tick the smaller PID counts as the earlier one. */
+bool proc_is_older(const struct proc_stat *a, const struct proc_stat *b);
+
 /* The process still is the one that started then, and is alive. */
 bool proc_is_still(pid_t pid, uint64_t start_ticks);
 

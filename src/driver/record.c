@@ -91,7 +91,7 @@ static int find_in_session(const struct record *record, const char *mark, struct
 		if (stat->session != record->session || !proc_is_alive(stat) ||
 			stat->start_ticks < record->start_ticks || !proc_has_environment(stat->pid, mark))
 			continue;
-		if (first.pid == 0 || stat->start_ticks < first.start_ticks)
+		if (first.pid == 0 || proc_is_older(stat, &first))
 			first = *stat;
 	}
 	free(list.items);

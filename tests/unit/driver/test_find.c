@@ -170,6 +170,45 @@ static void test_stray_after_a_restart(void **state)
 	bench_wait_dead(bench, stray);
 }
 
+static void move_into(struct cgroup *cgroup, pid_t pid)
+{
+	char text[16];
+	CLEANUP_CLOSE int procs = cgroup_open_procs(cgroup);
+	snprintf(text, sizeof(text), "%d", (int)pid);
+	assert_int_equal(write(procs, text, strlen(text)), strlen(text));
+}
+
+/* Nothing but the start times tells who the service is; the kernel lists who joined last at the end. */
+static void test_without_a_record_the_oldest_is_the_leader(void **state)
+{
+	struct bench *bench = *state;
+	struct cgroup *place, *own;
+	char path[128];
+	CLEANUP_FREE char *file = bench_path(bench, "pid");
+	if (!bench_can_have_cgroup(bench))
+		skip();
+	bench_command(bench, false, bench_helper(), "tree", file, NULL);
+	elsewhere(bench, be_earlier_daemon);
+	pid_t grandchild = bench_read_pid(bench, "pid");
+	bench_find(bench, false);
+	pid_t leader = bench->found_pid;
+	assert_true(bench->alive && leader > 1 && leader != grandchild);
+	snprintf(path, sizeof(path), "%s/%s.run", bench->state_dir, bench->name);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(cgroup_create(bench->instance, BENCH_OTHER_PLACE, true, &place), 0);
+	assert_int_equal(cgroup_make(place), 0);
+	assert_int_equal(cgroup_create(bench->instance, bench->name, true, &own), 0);
+	move_into(place, leader);
+	move_into(own, leader);
+	cgroup_remove(place);
+	cgroup_destroy(place);
+	cgroup_destroy(own);
+	bench_find(bench, false);
+	adopt(bench);
+	bench_stop(bench, false);
+	assert_int_equal(bench->found_pid, leader);
+}
+
 /* The new daemon lives in another cgroup than the old one did, as in another terminal. */
 static void test_cgroup_of_another_place(void **state)
 {
@@ -536,6 +575,7 @@ int main(void)
 		WITH_AND_WITHOUT(test_leader_gone_before_restart),
 		WITH_AND_WITHOUT(test_forking_after_a_restart),
 		ONLY_WITH(test_stray_after_a_restart),
+		ONLY_WITH(test_without_a_record_the_oldest_is_the_leader),
 		ONLY_WITH(test_cgroup_of_another_place),
 		WITH_AND_WITHOUT(test_pid_file),
 		WITH_AND_WITHOUT(test_recycled_pid),
