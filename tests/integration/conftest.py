@@ -87,6 +87,6 @@ def make_daemon(request):
 
 
 @pytest.fixture
-def seed(make_daemon):
-    """A daemon with the services and phases of the original site."""
-    return make_daemon(lib.seed_services(), lib.SEED_PHASES)
+def pipeline(make_daemon):
+    """A daemon with the services and phases of a video pipeline."""
+    return make_daemon(lib.pipeline_services(), lib.PIPELINE_PHASES)

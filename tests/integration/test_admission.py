@@ -14,27 +14,27 @@ def visit(service, path):
         return response.status
 
 
-def test_a_refusal_names_the_blockers_and_evicts_nothing(seed):
-    seed.phase(4).ok()
-    pid = seed.service("comfyui")["pid"]
-    problem = seed.start_service("ollama").problem(409, "insufficient_vram")
+def test_a_refusal_names_the_blockers_and_evicts_nothing(pipeline):
+    pipeline.phase(4).ok()
+    pid = pipeline.service("comfyui")["pid"]
+    problem = pipeline.start_service("ollama").problem(409, "insufficient_vram")
     assert problem["service"] == "ollama"
     [blocker] = problem["blocking"]
     assert blocker["service"] == "comfyui" and blocker["mb"] == 20000 and blocker["priority"] == 100
     assert blocker["gpu"] == 0 and blocker["why"]
     for word in ("18000", "comfyui", "20000"):
         assert word in problem["detail"]
-    assert seed.service("comfyui")["pid"] == pid
-    assert seed.states() == {"comfyui": "ready", "cosyvoice": "stopped", "vidi": "stopped", "ollama": "stopped"}
-    assert seed.sim_total() == 20000
+    assert pipeline.service("comfyui")["pid"] == pid
+    assert pipeline.states() == {"comfyui": "ready", "cosyvoice": "stopped", "vidi": "stopped", "ollama": "stopped"}
+    assert pipeline.sim_total() == 20000
 
 
-def test_a_higher_priority_evicts_a_lower_one(seed):
-    seed.start_service("ollama").ok()
-    body = seed.start_service("comfyui").ok()
+def test_a_higher_priority_evicts_a_lower_one(pipeline):
+    pipeline.start_service("ollama").ok()
+    body = pipeline.start_service("comfyui").ok()
     assert actions(body["steps"]) == [("stop", "ollama"), ("start", "comfyui")]
     assert body["steps"][0]["reason"] == "makes_room" and body["steps"][1]["reason"] == "needed"
-    assert seed.ready() == {"comfyui"}
+    assert pipeline.ready() == {"comfyui"}
 
 
 def test_an_equal_priority_is_not_evicted(make_daemon):
@@ -201,9 +201,9 @@ def test_without_readings_nothing_is_admitted(make_daemon):
 
 
 def test_the_ledger_works_without_readings(make_daemon):
-    services = lib.seed_services()
+    services = lib.pipeline_services()
     gpu = {"backend": "none", "gpus": ["24GiB"]}
-    daemon = make_daemon(services, lib.SEED_PHASES, gpu=gpu, start=False)
+    daemon = make_daemon(services, lib.PIPELINE_PHASES, gpu=gpu, start=False)
     for service in services.values():
         service["process"]["environment"] = {"GPUMGR_SIM_DIR": str(daemon.sim_dir)}
     daemon.write_config()

@@ -34,56 +34,56 @@ def expect(result, status):
     return result
 
 
-def test_a_day_at_the_terminal(seed):
-    result = expect(seed.cli("phase", 2), DONE)
+def test_a_day_at_the_terminal(pipeline):
+    result = expect(pipeline.cli("phase", 2), DONE)
     assert "vidi" in result.stdout and "\x1b" not in result.stdout
-    expect(seed.cli("phase", "speech"), DONE)
+    expect(pipeline.cli("phase", "speech"), DONE)
 
-    result = expect(seed.cli("plan", "phase", 4), DONE)
+    result = expect(pipeline.cli("plan", "phase", 4), DONE)
     for word in ("stop cosyvoice", "stop vidi", "start comfyui"):
         assert word in result.stdout
-    assert seed.ready() == {"vidi", "cosyvoice"}
+    assert pipeline.ready() == {"vidi", "cosyvoice"}
 
-    result = expect(seed.cli("phase", 4), DONE)
+    result = expect(pipeline.cli("phase", 4), DONE)
     # A line a step where there is no terminal.
     lines = [line for line in result.stdout.splitlines() if line.strip()]
     assert len(lines) >= 3
-    assert seed.ready() == {"comfyui"}
+    assert pipeline.ready() == {"comfyui"}
 
-    result = expect(seed.cli("status"), DONE)
+    result = expect(pipeline.cli("status"), DONE)
     for word in ("comfyui", "ready", "20000", "ollama", "stopped", "24576"):
         assert word in result.stdout
 
-    result = expect(seed.cli("start", "ollama"), NO_FIT)
+    result = expect(pipeline.cli("start", "ollama"), NO_FIT)
     assert "comfyui" in result.stderr and "20000" in result.stderr
-    assert seed.ready() == {"comfyui"}
-    result = expect(seed.cli("plan", "start", "ollama"), NO_FIT)
+    assert pipeline.ready() == {"comfyui"}
+    result = expect(pipeline.cli("plan", "start", "ollama"), NO_FIT)
     assert "comfyui" in result.stdout + result.stderr
 
-    expect(seed.cli("restart", "comfyui"), DONE)
-    expect(seed.cli("stop", "comfyui"), DONE)
-    expect(seed.cli("start", "ollama"), DONE)
-    assert seed.ready() == {"ollama"}
-    expect(seed.cli("stop", "ollama", "--force"), DONE)
-    expect(seed.cli("phase", 3), DONE)
-    result = expect(seed.cli("release-all"), DONE)
+    expect(pipeline.cli("restart", "comfyui"), DONE)
+    expect(pipeline.cli("stop", "comfyui"), DONE)
+    expect(pipeline.cli("start", "ollama"), DONE)
+    assert pipeline.ready() == {"ollama"}
+    expect(pipeline.cli("stop", "ollama", "--force"), DONE)
+    expect(pipeline.cli("phase", 3), DONE)
+    result = expect(pipeline.cli("release-all"), DONE)
     assert "cosyvoice" in result.stdout
-    assert seed.ready() == set()
+    assert pipeline.ready() == set()
 
 
-def test_json_for_scripts(seed):
-    expect(seed.cli("phase", 2), DONE)
-    seed.wait_for_reading()
-    status = json.loads(expect(seed.cli("--json", "status"), DONE).stdout)
+def test_json_for_scripts(pipeline):
+    expect(pipeline.cli("phase", 2), DONE)
+    pipeline.wait_for_reading()
+    status = json.loads(expect(pipeline.cli("--json", "status"), DONE).stdout)
     assert status["services"]["vidi"]["state"] == "ready"
     assert status["vram"]["used_mb"] == 4000
-    body = json.loads(expect(seed.cli("--json", "phase", 4), DONE).stdout)
+    body = json.loads(expect(pipeline.cli("--json", "phase", 4), DONE).stdout)
     assert body["success"] is True and body["phase"] == 4
-    body = json.loads(expect(seed.cli("--json", "plan", "phase", 3), DONE).stdout)
+    body = json.loads(expect(pipeline.cli("--json", "plan", "phase", 3), DONE).stdout)
     assert body["feasible"] is True
-    body = json.loads(expect(seed.cli("--json", "start", "ollama"), NO_FIT).stdout)
+    body = json.loads(expect(pipeline.cli("--json", "start", "ollama"), NO_FIT).stdout)
     assert body["code"] == "insufficient_vram" and body["blocking"][0]["service"] == "comfyui"
-    assert json.loads(expect(seed.cli("--json", "version"), DONE).stdout)
+    assert json.loads(expect(pipeline.cli("--json", "version"), DONE).stdout)
 
 
 def test_failures_are_status_1(make_daemon):
@@ -99,7 +99,7 @@ def test_failures_are_status_1(make_daemon):
     assert result.stdout == "no model here\n"
 
 
-def test_unknown_things(seed):
+def test_unknown_things(pipeline):
     for args in (
         ["start", "nope"],
         ["stop", "nope"],
@@ -111,7 +111,7 @@ def test_unknown_things(seed):
         ["plan", "phase", "4x"],
         ["plan", "start", "nope"],
     ):
-        result = seed.cli(*args)
+        result = pipeline.cli(*args)
         assert result.returncode in (FAILED, USAGE), text_of(result)
         assert args[-1] in result.stderr, text_of(result)
         assert result.stdout == ""
@@ -152,8 +152,8 @@ def test_unknown_things(seed):
     ],
     ids=" ".join,
 )
-def test_wrong_use_is_status_2(seed, args):
-    result = expect(seed.cli(*args), USAGE)
+def test_wrong_use_is_status_2(pipeline, args):
+    result = expect(pipeline.cli(*args), USAGE)
     assert result.stderr and "\n" in result.stderr
 
 
@@ -202,23 +202,23 @@ def test_no_daemon_is_status_3(tmp_path, args):
     assert str(port) in result.stderr
 
 
-def test_a_socket_that_may_not_be_opened_is_told_apart(seed):
-    os.chmod(seed.root, 0o755)
-    os.chmod(seed.socket.parent, 0o755)
+def test_a_socket_that_may_not_be_opened_is_told_apart(pipeline):
+    os.chmod(pipeline.root, 0o755)
+    os.chmod(pipeline.socket.parent, 0o755)
     who = {"user": "nobody", "group": "nogroup", "extra_groups": []}
     if os.getuid() != 0:
         who = {}
-        os.chmod(seed.socket, 0)
+        os.chmod(pipeline.socket, 0)
     result = subprocess.run(
-        [str(lib.GPUMGR), "--socket", str(seed.socket), "status"],
-        env=seed.env(),
+        [str(lib.GPUMGR), "--socket", str(pipeline.socket), "status"],
+        env=pipeline.env(),
         capture_output=True,
         text=True,
         timeout=10,
         check=False,
         **who,
     )
-    os.chmod(seed.socket, 0o660)
+    os.chmod(pipeline.socket, 0o660)
     expect(result, NO_DAEMON)
     assert "permission" in result.stderr.lower() and "group" in result.stderr.lower()
 
@@ -306,20 +306,20 @@ def test_events_followed(make_daemon):
     process.stderr.close()
 
 
-def test_a_pipe_that_closes_early(seed):
-    seed.phase(2).ok()
-    process = follow(seed, "status")
+def test_a_pipe_that_closes_early(pipeline):
+    pipeline.phase(2).ok()
+    process = follow(pipeline, "status")
     process.stdout.close()
     process.wait(5)
     assert process.returncode in (0, 1, -13)
     process.stderr.close()
 
 
-def test_a_full_disk_for_the_output(seed):
+def test_a_full_disk_for_the_output(pipeline):
     with open("/dev/full", "w") as full:
         process = subprocess.run(
-            [str(lib.GPUMGR), "--socket", str(seed.socket), "status"],
-            env=seed.env(),
+            [str(lib.GPUMGR), "--socket", str(pipeline.socket), "status"],
+            env=pipeline.env(),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -329,12 +329,12 @@ def test_a_full_disk_for_the_output(seed):
     assert process.returncode == FAILED, process.stderr
 
 
-def test_leases_are_not_there_yet(seed):
+def test_leases_are_not_there_yet(pipeline):
     for args in (["run", "vidi", "--", "true"], ["lease", "release", "1"], ["unlock"]):
-        result = seed.cli(*args)
+        result = pipeline.cli(*args)
         assert result.returncode not in (0,), text_of(result)
         assert result.stderr
-    expect(seed.cli("lease", "ls"), DONE)
+    expect(pipeline.cli("lease", "ls"), DONE)
 
 
 def test_an_interrupt_withdraws_a_waiting_request(make_daemon):

@@ -14,42 +14,42 @@ from gpumgr_testlib import SIMSVC, SLOWNESS, Background, eventually, is_alive
 
 
 @pytest.mark.parametrize("kill", [True, False], ids=["kill-9", "sigterm"])
-def test_services_survive_the_daemon_and_are_adopted(seed, kill):
-    seed.phase(2).ok()
-    seed.phase(3).ok()
-    before = {name: seed.service(name)["pid"] for name in ("vidi", "cosyvoice")}
-    seed.restart(kill=kill)
-    assert {name: seed.service(name)["pid"] for name in before} == before
+def test_services_survive_the_daemon_and_are_adopted(pipeline, kill):
+    pipeline.phase(2).ok()
+    pipeline.phase(3).ok()
+    before = {name: pipeline.service(name)["pid"] for name in ("vidi", "cosyvoice")}
+    pipeline.restart(kill=kill)
+    assert {name: pipeline.service(name)["pid"] for name in before} == before
     assert all(is_alive(pid) for pid in before.values())
-    assert seed.states() == {"comfyui": "stopped", "cosyvoice": "ready", "vidi": "ready", "ollama": "stopped"}
+    assert pipeline.states() == {"comfyui": "stopped", "cosyvoice": "ready", "vidi": "ready", "ollama": "stopped"}
     # Not started a second time.
-    assert seed.phase(3).ok()["steps"] == []
-    assert len(seed.sim_use()) == 2
-    assert seed.gpu()["committed_mb"] == 8000
-    eventually(lambda: seed.gpu()["foreign_mb"] == 0, "their memory is known to be theirs")
-    body = seed.phase(4).ok()
+    assert pipeline.phase(3).ok()["steps"] == []
+    assert len(pipeline.sim_use()) == 2
+    assert pipeline.gpu()["committed_mb"] == 8000
+    eventually(lambda: pipeline.gpu()["foreign_mb"] == 0, "their memory is known to be theirs")
+    body = pipeline.phase(4).ok()
     assert sorted(lib.actions(body["steps"])) == [("start", "comfyui"), ("stop", "cosyvoice"), ("stop", "vidi")]
     assert not any(is_alive(pid) for pid in before.values())
 
 
-def test_a_request_right_after_a_restart(seed):
+def test_a_request_right_after_a_restart(pipeline):
     """The memory of what was just adopted is not a stranger's."""
-    seed.phase(2).ok()
-    seed.phase(3).ok()
+    pipeline.phase(2).ok()
+    pipeline.phase(3).ok()
     for _ in range(5):
-        seed.kill()
-        seed.start(wait=False)
-        eventually(seed.socket.exists, "the socket is there")
+        pipeline.kill()
+        pipeline.start(wait=False)
+        eventually(pipeline.socket.exists, "the socket is there")
 
         def answers():
             try:
-                return seed.phase(4)
+                return pipeline.phase(4)
             except ConnectionRefusedError:
                 return None
 
         assert eventually(answers, "it answers").ok()["success"] is True
-        assert seed.ready() == {"comfyui"}
-        seed.phase(3).ok()
+        assert pipeline.ready() == {"comfyui"}
+        pipeline.phase(3).ok()
 
 
 def test_an_adopted_service_is_watched(make_daemon):
@@ -232,7 +232,7 @@ def test_folders_that_may_not_be_written(make_daemon, tmp_path):
 
 def test_a_user_can_run_it(make_daemon):
     """Without root: no cgroups to write, no other users to become."""
-    daemon = make_daemon(lib.seed_services(), lib.SEED_PHASES, start=False)
+    daemon = make_daemon(lib.pipeline_services(), lib.PIPELINE_PHASES, start=False)
     who = as_nobody(daemon)
     os.chmod(daemon.config_path, 0o644)
     if who:

@@ -1,4 +1,4 @@
-"""The seed's own walk through the phases, and what has to hold while it happens."""
+"""The pipeline's own walk through the phases, and what has to hold while it happens."""
 
 import json
 import random
@@ -23,54 +23,54 @@ def answers(service):
         return False
 
 
-def test_the_seeds_success_criteria(seed):
-    with CardWatch(seed) as watch:
-        body = seed.phase(2).ok()
+def test_a_walk_through_the_phases(pipeline):
+    with CardWatch(pipeline) as watch:
+        body = pipeline.phase(2).ok()
         assert body["success"] is True and body["phase"] == 2 and body["name"] == "analysis"
         assert actions(body["steps"]) == [("start", "vidi")]
-        assert seed.ready() == {"vidi"}
+        assert pipeline.ready() == {"vidi"}
 
         # Both fit side by side: nothing is stopped that need not be.
-        assert actions(seed.phase(3).ok()["steps"]) == [("start", "cosyvoice")]
-        assert seed.ready() == {"vidi", "cosyvoice"}
+        assert actions(pipeline.phase(3).ok()["steps"]) == [("start", "cosyvoice")]
+        assert pipeline.ready() == {"vidi", "cosyvoice"}
 
         # prepare_for_phase(4) stops CosyVoice and Vidi and starts ComfyUI.
-        body = seed.phase(4).ok()
+        body = pipeline.phase(4).ok()
         assert sorted(actions(body["steps"])[:2]) == [("stop", "cosyvoice"), ("stop", "vidi")]
         assert actions(body["steps"])[2:] == [("start", "comfyui")]
         assert all(step["state"] == "done" for step in body["steps"])
-        assert seed.ready() == {"comfyui"}
-        assert answers(seed.services["comfyui"])
-        assert not answers(seed.services["cosyvoice"])
-        assert not answers(seed.services["vidi"])
-        assert seed.sim_total() == 20000
+        assert pipeline.ready() == {"comfyui"}
+        assert answers(pipeline.services["comfyui"])
+        assert not answers(pipeline.services["cosyvoice"])
+        assert not answers(pipeline.services["vidi"])
+        assert pipeline.sim_total() == 20000
 
         # prepare_for_phase(3) stops ComfyUI and starts CosyVoice.
-        body = seed.phase(3).ok()
+        body = pipeline.phase(3).ok()
         assert actions(body["steps"]) == [("stop", "comfyui"), ("start", "cosyvoice")]
-        assert seed.ready() == {"cosyvoice"}
-        assert answers(seed.services["cosyvoice"])
-        assert not answers(seed.services["comfyui"])
+        assert pipeline.ready() == {"cosyvoice"}
+        assert answers(pipeline.services["cosyvoice"])
+        assert not answers(pipeline.services["comfyui"])
 
         # No GPU is needed for phase 5, so nothing needs to go.
-        body = seed.phase(5).ok()
+        body = pipeline.phase(5).ok()
         assert body["steps"] == [] and body["phase"] == 5
-        assert seed.ready() == {"cosyvoice"}
+        assert pipeline.ready() == {"cosyvoice"}
     assert watch.samples > 20
     assert 20000 <= watch.most <= CARD_MIB - RESERVE_MIB
 
 
-def test_status_has_the_seeds_fields(seed):
-    seed.phase(4).ok()
-    seed.wait_for_reading()
-    status = seed.status()
+def test_status_has_its_fields(pipeline):
+    pipeline.phase(4).ok()
+    pipeline.wait_for_reading()
+    status = pipeline.status()
     vram = status["vram"]
     assert vram["total_mb"] == CARD_MIB
     assert vram["used_mb"] == 20000
     assert vram["free_mb"] == CARD_MIB - 20000
     assert vram["available_mb"] == CARD_MIB - 20000 - RESERVE_MIB
     assert set(vram) >= {"total_mb", "used_mb", "free_mb", "available_mb", "processes", "temperature_c"}
-    pid = seed.service("comfyui")["pid"]
+    pid = pipeline.service("comfyui")["pid"]
     assert [(p["pid"], p["memory_mb"]) for p in vram["processes"]] == [(pid, 20000)]
     assert vram["processes"][0]["name"]
 
@@ -81,7 +81,7 @@ def test_status_has_the_seeds_fields(seed):
     assert comfyui["live"] is True and comfyui["pinned"] is False and comfyui["error"] is None
     ollama = status["services"]["ollama"]
     assert ollama["state"] == "stopped" and ollama["phases"] == [] and ollama["pid"] is None
-    assert list(status["services"]) == list(seed.services)
+    assert list(status["services"]) == list(pipeline.services)
 
     assert status["lock"] == {"holder": None, "ttl": -2}
     assert status["leases"] == [] and status["queue"] == [] and status["transitions"] == []
@@ -95,36 +95,36 @@ def test_status_has_the_seeds_fields(seed):
     assert gpu["reserve_mb"] == RESERVE_MIB and gpu["unreclaimed_mb"] == 0
 
 
-def test_what_is_not_known_is_null(seed):
-    gpu = seed.gpu()
+def test_what_is_not_known_is_null(pipeline):
+    gpu = pipeline.gpu()
     assert gpu["temperature_c"] is None and gpu["utilization_percent"] is None
-    assert seed.status()["phase"] is None
-    assert seed.service("vidi")["measured_mb"] in (None, 0)
+    assert pipeline.status()["phase"] is None
+    assert pipeline.service("vidi")["measured_mb"] in (None, 0)
 
 
-def test_a_phase_by_its_name(seed):
-    body = seed.phase("analysis").ok()
-    assert body["phase"] == 2 and seed.ready() == {"vidi"}
+def test_a_phase_by_its_name(pipeline):
+    body = pipeline.phase("analysis").ok()
+    assert body["phase"] == 2 and pipeline.ready() == {"vidi"}
 
 
-def test_a_repeat_does_nothing_and_is_fast(seed):
-    seed.phase(4).ok()
-    pid = seed.service("comfyui")["pid"]
+def test_a_repeat_does_nothing_and_is_fast(pipeline):
+    pipeline.phase(4).ok()
+    pid = pipeline.service("comfyui")["pid"]
     began = time.monotonic()
     for _ in range(20):
-        body = seed.phase(4).ok()
+        body = pipeline.phase(4).ok()
         assert body["steps"] == []
     assert (time.monotonic() - began) / 20 < 0.05 * SLOWNESS
-    assert seed.service("comfyui")["pid"] == pid
+    assert pipeline.service("comfyui")["pid"] == pid
     began = time.monotonic()
-    assert seed.start_service("comfyui").ok()["steps"] == []
+    assert pipeline.start_service("comfyui").ok()["steps"] == []
     assert time.monotonic() - began < 0.5 * SLOWNESS
 
 
-def test_the_phase_is_no_hold(seed):
-    seed.phase(2).ok()
-    seed.stop_service("vidi").ok()
-    phase = seed.status()["phase"]
+def test_the_phase_is_no_hold(pipeline):
+    pipeline.phase(2).ok()
+    pipeline.stop_service("vidi").ok()
+    phase = pipeline.status()["phase"]
     assert phase["number"] == 2 and phase["satisfied"] is False
 
 
@@ -157,41 +157,41 @@ def test_independent_steps_run_side_by_side(make_daemon):
     assert 1000 <= body["duration_ms"] < 1000 + 700 * SLOWNESS
 
 
-def test_the_plan_is_what_then_happens(seed):
-    seed.phase(2).ok()
-    seed.phase(3).ok()
-    before = seed.states()
-    plan = seed.get("/gpu/plan", phase=4).ok()
+def test_the_plan_is_what_then_happens(pipeline):
+    pipeline.phase(2).ok()
+    pipeline.phase(3).ok()
+    before = pipeline.states()
+    plan = pipeline.get("/gpu/plan", phase=4).ok()
     assert plan["success"] is True and plan["feasible"] is True and plan["phase"] == 4
     assert plan["blocking"] == [] and "comfyui" in plan["text"]
-    dry = seed.phase(4, dry_run=1).ok()
+    dry = pipeline.phase(4, dry_run=1).ok()
     assert actions(dry["steps"]) == actions(plan["steps"])
-    assert seed.states() == before
-    done = seed.phase(4).ok()
+    assert pipeline.states() == before
+    done = pipeline.phase(4).ok()
     assert actions(done["steps"]) == actions(plan["steps"])
     assert [s["text"] for s in done["steps"]] == [s["text"] for s in plan["steps"]]
 
-    plan = seed.get("/gpu/plan", start="ollama").ok()
+    plan = pipeline.get("/gpu/plan", start="ollama").ok()
     assert plan["feasible"] is False and plan["service"] == "ollama"
     assert [b["service"] for b in plan["blocking"]] == ["comfyui"]
-    seed.start_service("ollama").problem(409, "insufficient_vram")
-    dry = seed.start_service("ollama", dry_run="true").ok()
+    pipeline.start_service("ollama").problem(409, "insufficient_vram")
+    dry = pipeline.start_service("ollama", dry_run="true").ok()
     assert dry["feasible"] is False
-    assert seed.ready() == {"comfyui"}
+    assert pipeline.ready() == {"comfyui"}
 
 
 def test_equal_requests_join(make_daemon):
-    daemon = make_daemon(lib.seed_services(boot=0.4), lib.SEED_PHASES)
+    daemon = make_daemon(lib.pipeline_services(boot=0.4), lib.PIPELINE_PHASES)
     calls = [Background(daemon.phase, 4) for _ in range(8)]
     bodies = [call.result().ok() for call in calls]
     assert len({body["transition"] for body in bodies}) == 1
-    assert seed_starts(daemon, "comfyui") == 1
+    assert count_starts(daemon, "comfyui") == 1
 
     calls = [Background(daemon.start_service, "comfyui") for _ in range(4)]
     assert all(call.result().ok()["steps"] == [] for call in calls)
 
 
-def seed_starts(daemon, name):
+def count_starts(daemon, name):
     """How often the service was started, by the event stream's memory."""
     with daemon.events(headers={"Last-Event-ID": "0"}) as events:
         daemon.stop_service(name).ok()
@@ -213,7 +213,7 @@ def seed_starts(daemon, name):
 @pytest.mark.parametrize("seed_number", [1, 2])
 def test_many_workers_never_overfill_the_card(make_daemon, seed_number):
     """The reference lets two workers each evict the other's service; here every one has its turn."""
-    daemon = make_daemon(lib.seed_services(boot=0.02), lib.SEED_PHASES)
+    daemon = make_daemon(lib.pipeline_services(boot=0.02), lib.PIPELINE_PHASES)
     rng = random.Random(seed_number)
     scripts = [[rng.choice([2, 3, 4, "ollama", "stop"]) for _ in range(8)] for _ in range(6)]
     print(f"random seed {seed_number}")
@@ -250,7 +250,7 @@ def test_many_workers_never_overfill_the_card(make_daemon, seed_number):
 
 
 def test_async_answers_at_once(make_daemon):
-    daemon = make_daemon(lib.seed_services(boot=0.3), lib.SEED_PHASES)
+    daemon = make_daemon(lib.pipeline_services(boot=0.3), lib.PIPELINE_PHASES)
     answer = daemon.phase(4, **{"async": 1})
     body = answer.ok(202)
     assert body["success"] is True and body["kind"] == "phase" and body["target"] == "video" and body["phase"] == 4
@@ -359,7 +359,7 @@ def test_what_began_is_finished_though_its_client_went_away(make_daemon):
 
 
 def test_live_progress(make_daemon):
-    daemon = make_daemon(lib.seed_services(boot=0.1), lib.SEED_PHASES)
+    daemon = make_daemon(lib.pipeline_services(boot=0.1), lib.PIPELINE_PHASES)
     daemon.phase(2).ok()
     with daemon.events(target="/gpu/prepare-phase/4", method="POST") as stream:
         assert stream.status == 200
@@ -381,9 +381,9 @@ def test_live_progress(make_daemon):
     assert steps.index(("vidi", "stop", "done")) < steps.index(("comfyui", "start", "running"))
 
 
-def test_live_progress_of_a_refusal(seed):
-    seed.phase(4).ok()
-    with seed.events(target="/gpu/service/ollama/start", method="POST") as stream:
+def test_live_progress_of_a_refusal(pipeline):
+    pipeline.phase(4).ok()
+    with pipeline.events(target="/gpu/service/ollama/start", method="POST") as stream:
         events = list(stream)
     result = events[-1]["data"]
     assert events[-1]["event"] == "result"

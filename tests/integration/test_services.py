@@ -104,14 +104,14 @@ def test_restart(make_daemon):
     assert first != second and not is_alive(first) and is_alive(second)
 
 
-def test_release_all(seed):
-    seed.phase(2).ok()
-    seed.phase(3).ok()
-    body = seed.post("/gpu/release-all").ok()
+def test_release_all(pipeline):
+    pipeline.phase(2).ok()
+    pipeline.phase(3).ok()
+    body = pipeline.post("/gpu/release-all").ok()
     assert body["success"] is True and sorted(body["stopped"]) == ["cosyvoice", "vidi"]
-    assert set(seed.states().values()) == {"stopped"}
-    assert seed.sim_total() == 0
-    assert seed.post("/gpu/release-all").ok()["stopped"] == []
+    assert set(pipeline.states().values()) == {"stopped"}
+    assert pipeline.sim_total() == 0
+    assert pipeline.post("/gpu/release-all").ok()["stopped"] == []
 
 
 def test_a_forced_stop_during_the_start(make_daemon):

@@ -160,8 +160,8 @@ def service_port(service):
     return int(re.search(r":(\d+)/", service["health"]["http"]).group(1))
 
 
-def seed_services(boot=0.05):
-    """The four services of the original site, with short boots."""
+def pipeline_services(boot=0.05):
+    """The four services of a video pipeline, with short boots."""
     return {
         "comfyui": sim_service(20000, 100, f"--boot={boot}"),
         "cosyvoice": sim_service(4000, 50, f"--boot={boot}"),
@@ -170,7 +170,7 @@ def seed_services(boot=0.05):
     }
 
 
-SEED_PHASES = {
+PIPELINE_PHASES = {
     1: {"name": "crawl"},
     2: {"name": "analysis", "services": ["vidi"]},
     3: {"name": "speech", "services": ["cosyvoice"]},
