@@ -26,7 +26,7 @@ struct scene {
 	struct plan_gpu gpus[GPUS];
 	struct plan_service services[SERVICES];
 	struct service_definition definitions[SERVICES];
-	char names[SERVICES][8];
+	char names[SERVICES][24];
 	uint32_t committed[SERVICES][GPUS];
 	size_t needs[SERVICES];
 };
