@@ -237,17 +237,11 @@ static json_t *service_json(const struct api_host *host, const struct status *st
 
 /* Steps and blockers. */
 
-static const char *action_name(enum plan_action action)
-{
-	static const char *const names[] = { [PLAN_STOP] = "stop", [PLAN_SLEEP] = "sleep", [PLAN_START] = "start" };
-	return names[action];
-}
-
 /* All bits: steps name GPUs that a reading may have lost since. */
 static json_t *step_json(const struct api_host *host, const struct plan_step *plan)
 {
 	char text[1024];
-	return json_pack("{s:s, s:o, s:o, s:I, s:s, s:s, s:n, s:n, s:o}", "action", action_name(plan->action),
+	return json_pack("{s:s, s:o, s:o, s:I, s:s, s:s, s:n, s:n, s:o}", "action", plan_action_name(plan->action),
 		"service", json_text(host->names->services[plan->service].name), "gpus",
 		gpu_set_json(plan->gpus, GPU_MAX), "mb", (json_int_t)plan->mib, "reason",
 		plan_reason_name(plan->reason), "state", "pending", "duration_ms", "error", "text",

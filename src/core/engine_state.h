@@ -24,6 +24,7 @@
 #define PROBE_ANSWER_MS 15000 /* a probe that never reports has failed */
 #define PROBE_FIRST_MS 5
 #define PROBE_STARTING_MAX_MS 250
+#define YIELD_AFTER_MS 60000 /* default of yield_after, once a service was leased */
 #define OVERTAKEN_MAX 8
 #define ARCHIVE_MAX 256
 #define RETRY_MS 100 /* after memory ran out in the middle of deciding */
@@ -214,6 +215,8 @@ void lifecycle_tick(struct engine *engine);
 uint64_t lifecycle_deadline(const struct service *service);
 bool service_is_live(const struct service *service);
 bool service_is_in_use(const struct service *service);
+/* yield_after as it is in force: its default begins with the first lease. */
+int64_t service_yield_after(const struct service *service);
 /* On its way out, or out: it gives its memory back without anybody's doing. */
 bool service_is_leaving(const struct service *service);
 void service_set_error(struct service *service, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -74,7 +74,6 @@ const char *explain_request(
 
 const char *explain_step(const struct explain_names *names, const struct plan_step *step, char *buffer, size_t size)
 {
-	static const char *const verbs[] = { [PLAN_STOP] = "stop", [PLAN_SLEEP] = "sleep", [PLAN_START] = "start" };
 	static const char *const reasons[] = {
 		[PLAN_NEEDED] = "needed",
 		[PLAN_MAKES_ROOM] = "makes room",
@@ -85,7 +84,7 @@ const char *explain_step(const struct explain_names *names, const struct plan_st
 	};
 	struct text text = begin(buffer, size);
 	const struct service_definition *service = &names->services[step->service];
-	append(&text, "%s %s: %s %" PRIu32 " MiB on ", verbs[step->action], service->name,
+	append(&text, "%s %s: %s %" PRIu32 " MiB on ", plan_action_name(step->action), service->name,
 		step->action == PLAN_START ? "takes" : "frees", step->mib);
 	append_gpus(&text, step->gpus);
 	append(&text, " (priority %d, %s)", service->priority, reasons[step->reason]);

@@ -230,8 +230,26 @@ void ledger_adopt_service(struct engine *engine, const struct service *service)
 		*baseline = *baseline > held ? *baseline - held : 0;
 		ledger_account(engine, gpu, &account);
 		if (account.mode == ACCOUNTING_TOTAL)
-			*baseline = account.foreign_mib; /* the rest was there before anybody of ours that is yet to come */
+			*baseline =
+				account.foreign_mib; /* the rest was there before anybody of ours that is yet to come */
 	}
+}
+
+static bool is_older_than_debts(const struct engine *engine, size_t gpu)
+{
+	for (size_t i = 0; i < engine->n_services; i++)
+		if (debts_are_younger(&engine->services[i], gpu, engine->cards[gpu].sampled_ms))
+			return true;
+	return false;
+}
+
+/* Should the next readings tell totals only: what is none of the living services'. It may fall at any time; it rises
+ * when nothing of ours is on its way back. */
+static void set_baseline(struct engine *engine, size_t gpu, uint64_t rest_mib)
+{
+	struct card *card = &engine->cards[gpu];
+	if (rest_mib < card->baseline_used_mib || !is_in_motion(engine, gpu))
+		card->baseline_used_mib = rest_mib;
 }
 
 void ledger_settle(struct engine *engine, size_t gpu)
@@ -242,9 +260,8 @@ void ledger_settle(struct engine *engine, size_t gpu)
 	debts_shrink(engine, gpu, account.unreclaimed_mib);
 	if (!is_inhabited(engine, gpu) && card->has_used)
 		card->baseline_used_mib = card->used_mib;
-	else if (account.mode == ACCOUNTING_PROCESS &&
-		(account.foreign_mib < card->baseline_used_mib || !is_in_motion(engine, gpu)))
-		card->baseline_used_mib = account.foreign_mib; /* should the next readings tell totals only */
+	else if (account.mode == ACCOUNTING_PROCESS && !is_older_than_debts(engine, gpu))
+		set_baseline(engine, gpu, account.foreign_mib + account.unreclaimed_mib);
 }
 
 /* Growing foreign memory may be one of our services that somebody started by hand. */

@@ -19,6 +19,15 @@ bool service_is_in_use(const struct service *service)
 	return service->leases > 0 || service->state == SERVICE_BUSY;
 }
 
+int64_t service_yield_after(const struct service *service)
+{
+	if (service->state != SERVICE_READY)
+		return NEVER_MS;
+	if (service->definition.yield_set)
+		return service->definition.yield_after_ms;
+	return service->was_leased ? YIELD_AFTER_MS : NEVER_MS;
+}
+
 bool service_is_leaving(const struct service *service)
 {
 	return service->state == SERVICE_STOPPING || (service->n_debts > 0 && !service->alive && !service->committed);

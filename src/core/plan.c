@@ -15,6 +15,7 @@
  * a hostile configuration from stalling the daemon: past it a set counts as not fitting.
  */
 #define SEARCH_NODES_MAX 20000
+#define PLAN_NODES_MAX 200000 /* of all searches of one plan; then victims that may be unnecessary are kept */
 
 /* A needed service that has to be placed. */
 struct item {
@@ -29,7 +30,8 @@ struct search {
 	size_t n_items;
 	struct item *items; /* the largest first */
 	int64_t room[GPU_MAX];
-	unsigned nodes;
+	unsigned nodes; /* of this search */
+	unsigned plan_nodes; /* of all so far */
 };
 
 struct planner {
@@ -46,6 +48,12 @@ struct planner {
 uint32_t plan_need_mib(const struct service_definition *definition, const struct plan_gpu *gpu)
 {
 	return size_on_card(definition->vram, gpu->total_mib);
+}
+
+const char *plan_action_name(enum plan_action action)
+{
+	static const char *const names[] = { [PLAN_STOP] = "stop", [PLAN_SLEEP] = "sleep", [PLAN_START] = "start" };
+	return names[action];
 }
 
 const char *plan_reason_name(enum plan_reason reason)
@@ -154,7 +162,7 @@ static bool place_item(struct search *search, size_t position, gpu_set tried, un
 				best_left = left;
 			}
 		}
-		if (best < 0 || ++search->nodes > SEARCH_NODES_MAX)
+		if (best < 0 || ++search->nodes > SEARCH_NODES_MAX || ++search->plan_nodes > PLAN_NODES_MAX)
 			return false;
 		int64_t before = search->room[best];
 		search->room[best] = best_left;
@@ -588,6 +596,7 @@ static int decide(struct planner *planner, struct plan *plan)
 		return write_refusal(planner, plan);
 	choose_beginning(planner);
 	spare_unnecessary(planner);
+	planner->search.plan_nodes = 0;
 	if (!fits(planner)) /* leaves the placement of every item behind; it fitted a moment ago */
 		return write_refusal(planner, plan);
 	return write_plan(planner, plan);

@@ -128,4 +128,5 @@ bool plan_may_evict(const struct plan_snapshot *snapshot, const struct plan_requ
 /* What the service commits on that GPU when it is started: its declaration, on that card. */
 uint32_t plan_need_mib(const struct service_definition *definition, const struct plan_gpu *gpu);
 
+const char *plan_action_name(enum plan_action action);
 const char *plan_reason_name(enum plan_reason reason);

@@ -279,10 +279,10 @@ static uint64_t next_yield(const struct engine *engine)
 	uint64_t earliest = DEADLINE_NONE;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		if (service->state != SERVICE_READY || service->leases > 0 || !service->was_leased)
+		int64_t after = service_yield_after(service);
+		if (after == NEVER_MS || service_is_in_use(service))
 			continue;
-		int64_t after = service->definition.yield_set ? service->definition.yield_after_ms : 60000;
-		uint64_t at = after == NEVER_MS ? DEADLINE_NONE : service->idle_since_ms + (uint64_t)after;
+		uint64_t at = service->idle_since_ms + (uint64_t)after;
 		if (at > engine->now_ms && at < earliest)
 			earliest = at;
 	}

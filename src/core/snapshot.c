@@ -16,16 +16,6 @@ static void describe_gpu(const struct engine *engine, size_t gpu, struct plan_gp
 	};
 }
 
-/* yield_after as it is in force: its default begins with the first lease. */
-static int64_t yield_after(const struct service *service)
-{
-	if (service->state != SERVICE_READY)
-		return NEVER_MS;
-	if (service->definition.yield_set)
-		return service->definition.yield_after_ms;
-	return service->was_leased ? 60000 : NEVER_MS;
-}
-
 static const struct step *find_step(const struct engine *engine, const struct service *service, enum plan_action action)
 {
 	for (size_t i = 0; i < engine->n_running; i++) {
@@ -62,7 +52,7 @@ static void describe_service(const struct engine *engine, const struct service *
 		.engaged = service->transition != 0,
 		.in_use = in_use,
 		.idle_ms = service->state == SERVICE_READY && !in_use ? engine->now_ms - service->idle_since_ms : 0,
-		.yield_after_ms = yield_after(service),
+		.yield_after_ms = service_yield_after(service),
 		.last_used_ms = service->last_used_ms,
 	};
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {

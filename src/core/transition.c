@@ -31,10 +31,9 @@ static void publish_step(struct engine *engine, const struct request *request, c
 	struct notice *notice = notice_begin(engine, "step", engine->services[step->plan.service].definition.name);
 	if (notice == NULL)
 		return;
-	static const char *const actions[] = { [PLAN_STOP] = "stop", [PLAN_SLEEP] = "sleep", [PLAN_START] = "start" };
 	notice->transition = request->record.id;
 	notice->is_problem = step->state == STEP_FAILED;
-	notice_add_text(notice, "action", actions[step->plan.action]);
+	notice_add_text(notice, "action", plan_action_name(step->plan.action));
 	notice_add_text(notice, "state", step_state_name(step->state));
 	notice_add_text(notice, "reason", plan_reason_name(step->plan.reason));
 	notice_add_number(notice, "mb", step->plan.mib);
@@ -317,7 +316,9 @@ static void end_well(struct engine *engine, struct request *request)
 	if (lost != NULL) {
 		bool was_stopped = lost->stop_wanted;
 		snprintf(record->detail, sizeof(record->detail), "%s ended meanwhile: %s", lost->definition.name,
-			was_stopped ? "stopped by force" : lost->error);
+			was_stopped                      ? "stopped by force"
+				: lost->error[0] != '\0' ? lost->error
+							 : "it was stopped");
 		queue_finish(engine, request, TRANSITION_FAILED, was_stopped ? OUTCOME_STOPPED : OUTCOME_START_FAILED);
 		return;
 	}
