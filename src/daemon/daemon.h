@@ -67,6 +67,7 @@ struct daemon {
 
 	struct sampler *sampler;
 	char sampler_problem[256];
+	int64_t wall_offset_ms; /* time of day less engine time, see host.c */
 	uint32_t *measured_mib; /* [GPU_MAX][services]: scratch */
 	struct prober *prober;
 	struct driver_environment environment;

@@ -1,9 +1,12 @@
 /* What the API asks of the daemon. */
+#include <stdlib.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "base/log_file.h"
 #include "daemon/daemon.h"
+
+#define WALL_CLOCK_SLACK_MS 5
 
 static const struct status *host_status(void *context)
 {
@@ -26,13 +29,23 @@ static const char *host_sampler_problem(void *context)
 	return ((struct daemon *)context)->sampler_problem;
 }
 
-static double host_wall_time(void *context, uint64_t ms)
+/*
+ * From engine time to the time of day. Kept until the two clocks have really parted: two looks at them never agree to
+ * the last digit, and what happened at one moment must be shown as one moment, whenever somebody asks.
+ */
+static int64_t wall_offset_ms(struct daemon *daemon)
 {
 	struct timespec now;
-	(void)context;
 	clock_gettime(CLOCK_REALTIME, &now);
-	double ago = ((double)clock_now_ms() - (double)ms) / 1000.0;
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9 - ago;
+	int64_t offset = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 - (int64_t)clock_now_ms();
+	if (llabs(offset - daemon->wall_offset_ms) > WALL_CLOCK_SLACK_MS)
+		daemon->wall_offset_ms = offset;
+	return daemon->wall_offset_ms;
+}
+
+static double host_wall_time(void *context, uint64_t ms)
+{
+	return (double)(wall_offset_ms(context) + (int64_t)ms) / 1000.0;
 }
 
 /*
