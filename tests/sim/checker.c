@@ -215,9 +215,13 @@ static unsigned overtaken_before(const struct checker *checker, uint64_t id)
 	return 0;
 }
 
-/* At the last event it stood behind somebody who asks for the same service. */
+/* At the last event it waited for somebody with the same service, who ran or stood before it, rather than for a GPU. */
 static bool waited_for_another(const struct checker *checker, const struct seen_transition *waiting)
 {
+	for (size_t i = 0; checker->has_before && i < checker->before.n_running; i++) {
+		if ((services_of(checker, &checker->before.running[i]) & services_of(checker, waiting)) != 0)
+			return true;
+	}
 	for (size_t i = 0; checker->has_before && i < checker->before.n_queue; i++) {
 		if (checker->before.queue[i].id == waiting->id)
 			return false;

@@ -148,6 +148,7 @@ static int report(struct choices *choices, const struct history_options *as_run,
 struct figure {
 	const char *name;
 	uint64_t n;
+	bool is_rare; /* need not come up in every run */
 };
 
 /* Everything that must have come up at least once. */
@@ -166,7 +167,7 @@ static bool print_statistics(const struct checker_stats *stats)
 		{ "crashes", stats->crashes },
 		{ "adopted", stats->adopted },
 		{ "joins", stats->joins },
-		{ "aged", stats->aged },
+		{ "aged", stats->aged, .is_rare = true }, /* a handful a million steps; core/engine has its own test */
 		{ "side by side", stats->side_by_side },
 		{ "withdrawals", stats->withdrawals },
 		{ "mode process", stats->modes[ACCOUNTING_PROCESS] },
@@ -195,7 +196,7 @@ static bool print_statistics(const struct checker_stats *stats)
 
 	for (size_t i = 0; i < ARRAY_SIZE(figures); i++) {
 		printf("%s%s %" PRIu64, i == 0 ? "" : ", ", figures[i].name, figures[i].n);
-		all = all && figures[i].n > 0;
+		all = all && (figures[i].n > 0 || figures[i].is_rare);
 	}
 	putchar('\n');
 	for (size_t i = 0; i < ARRAY_SIZE(figures); i++) {
