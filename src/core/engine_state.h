@@ -71,6 +71,7 @@ struct service {
 	bool stop_failed; /* the last attempt to stop it did not work, see `error` */
 	unsigned leases;
 	bool was_leased;
+	char last_answer[160]; /* why the last health check failed, while it starts */
 	char error[384]; /* "" when nothing is wrong */
 };
 

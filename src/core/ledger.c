@@ -152,7 +152,7 @@ bool ledger_is_settled(const struct engine *engine)
 
 static void publish_mode(struct engine *engine, size_t gpu, enum accounting_mode mode)
 {
-	char subject[16];
+	char subject[32];
 	struct card *card = &engine->cards[gpu];
 	snprintf(subject, sizeof(subject), "gpu%zu", gpu);
 	struct notice *notice = notice_begin(engine, "gpu.mode", subject);

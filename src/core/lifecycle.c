@@ -118,8 +118,10 @@ static void begin_probe(struct engine *engine, struct service *service)
 
 static void handle_unhealthy(struct engine *engine, struct service *service, const char *text)
 {
-	if (service->state == SERVICE_STARTING)
+	if (service->state == SERVICE_STARTING) {
+		snprintf(service->last_answer, sizeof(service->last_answer), "%s", text != NULL ? text : "");
 		return; /* it has until its start deadline */
+	}
 	service->failures++;
 	if (service->failures < service->definition.health_retries || service->state == SERVICE_ERROR)
 		return;
@@ -209,6 +211,7 @@ static void begin_run(struct engine *engine, struct service *service)
 	service->stop_failed = false;
 	service->start_timed_out = false;
 	service->error[0] = '\0';
+	service->last_answer[0] = '\0';
 	forget_probes(service);
 }
 
@@ -379,8 +382,9 @@ static void handle_start_timeout(struct engine *engine, struct service *service)
 	service->start_timed_out = true;
 	char waited[32];
 	format_duration(service->definition.start_timeout_ms, waited, sizeof(waited));
-	service_set_error(service, "not healthy within %s (health.timeout); see gpumgr logs %s", waited,
-		service->definition.name);
+	bool has_answer = service->last_answer[0] != '\0';
+	service_set_error(service, "not healthy within %s (health.timeout)%s%s; see gpumgr logs %s", waited,
+		has_answer ? "; last check: " : "", service->last_answer, service->definition.name);
 	if (service->adopted)
 		lifecycle_apply(engine, service, SERVICE_UNHEALTHY); /* not ours to kill */
 	else

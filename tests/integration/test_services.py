@@ -579,3 +579,12 @@ def test_the_pid_of_a_forking_service_is_the_one_in_the_background(make_daemon, 
     daemon = make_daemon({"daemon": service})
     daemon.start_service("daemon").ok()
     eventually(lambda: daemon.service("daemon")["pid"] == int(pid_file.read_text()), "the PID is that of the daemon")
+
+
+@pytest.mark.parametrize(
+    "option, words", [("--redirect-health", "redirect"), ("--never-healthy", "status 503"), ("--boot=30", "status 503")]
+)
+def test_a_start_that_times_out_tells_the_last_answer(make_daemon, option, words):
+    daemon = make_daemon({"odd": lib.sim_service(4000, 50, option, timeout="0.5s")})
+    problem = daemon.start_service("odd").problem(504, "start_timeout")
+    assert "last check: " in problem["detail"] and words in problem["detail"], problem["detail"]
