@@ -308,6 +308,7 @@ int engine_plan(struct engine *engine, const struct request_spec *spec, uint64_t
 	request.record.priority = queue_priority(engine, spec);
 	snapshot_build(engine, &snapshot);
 	snapshot_request(engine, &request, &needs);
+	needs.later = true;
 	return plan_make(&snapshot, &needs, ret_plan);
 }
 

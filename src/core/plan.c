@@ -107,8 +107,7 @@ static bool may_evict_unneeded(
 		return refuse_victim(ret_why, BLOCKED_BY_USE);
 	if (!request->is_phase && service->definition->priority >= request->priority && !yields(service))
 		return refuse_victim(ret_why, BLOCKED_BY_PRIORITY);
-	bool is_about_now = request->usable != GPU_SET_ALL;
-	if ((service->gpus & ~request->usable) != 0 || (service->engaged && is_about_now))
+	if ((service->gpus & ~request->usable) != 0 || (service->engaged && !request->later))
 		return refuse_victim(ret_why, BLOCKED_BY_TRANSITION);
 	return true;
 }

@@ -50,6 +50,7 @@ struct plan_request {
 	int priority;
 	bool is_phase; /* may evict whatever is not needed; else only lower priorities and what yields */
 	bool restart; /* what is needed is started anew even where it is well */
+	bool later; /* as if every running transition had ended */
 	bool assume_unused; /* as if every lease had ended: would it fit then? */
 	gpu_set usable; /* GPUs that it may touch now; neither places nor victims elsewhere */
 };

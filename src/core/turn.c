@@ -158,16 +158,18 @@ static enum turn try_placing(struct engine *engine, struct request *request, gpu
 	snapshot_build(engine, &snapshot);
 	snapshot_request(engine, request, &needs);
 	bool must_wait = is_engaged(engine, &needs);
+	bool is_restricted = locked != 0 || engine->n_running > 0;
 	if (!must_wait) {
 		needs.usable = ~locked;
 		result = plan_make(&snapshot, &needs, &plan);
 		if (result == PLAN_OK)
 			return begin(engine, request, &plan);
-		if (result == PLAN_REFUSED && locked != 0)
+		if (result == PLAN_REFUSED && is_restricted)
 			plan_finish(&plan);
 	}
-	if (must_wait || (result == PLAN_REFUSED && locked != 0)) {
+	if (must_wait || (result == PLAN_REFUSED && is_restricted)) {
 		needs.usable = GPU_SET_ALL;
+		needs.later = true;
 		result = plan_make(&snapshot, &needs, &plan);
 	}
 	if (result < 0)

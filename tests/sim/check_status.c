@@ -297,6 +297,10 @@ static void check_waits(struct checker *checker, const struct observation *seen,
 		taken |= seen->running[i].gpus;
 		services |= services_of(checker, &seen->running[i]);
 	}
+	/* Whoever was found running while no GPU was known stands on more than its transition was told. */
+	for (size_t s = 0; s < seen->n_services; s++)
+		if (seen->services[s].transition != 0)
+			taken |= seen->services[s].gpus;
 	expect_turn(checker, seen, waiting, seen->n_running > 0, "stands-still");
 	for (size_t i = 0; i < index; i++) {
 		if (seen->queue[i].state != TRANSITION_QUEUED)
