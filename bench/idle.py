@@ -20,7 +20,7 @@ def measure(daemon, what):
 
 
 def main():
-    with running(testlib.seed_services(), testlib.SEED_PHASES) as daemon:
+    with running(testlib.pipeline_services(), testlib.PIPELINE_PHASES) as daemon:
         measure(daemon, "4 services, none runs")
         daemon.post("/gpu/prepare-phase/4")
         measure(daemon, "4 services, one runs")

@@ -14,7 +14,7 @@ def rate(daemon, path):
 
 
 def main():
-    with running(testlib.seed_services(), testlib.SEED_PHASES) as daemon:
+    with running(testlib.pipeline_services(), testlib.PIPELINE_PHASES) as daemon:
         daemon.post("/gpu/prepare-phase/4")
         floor, floor_size = rate(daemon, "/gpu/version")
         status, size = rate(daemon, "/gpu/status")

@@ -216,6 +216,7 @@ static bool admits_token(struct guard *guard, struct request *request)
 
 bool guard_admits(struct guard *guard, struct request *request)
 {
+	/* No browser and no DNS name leads to a Unix socket, so there the Host is whatever the client likes. */
 	if (request->client->listener->is_unix)
 		return admits_origin(guard, request);
 	return admits_host(guard, request) && admits_origin(guard, request) && admits_token(guard, request);
