@@ -11,9 +11,9 @@ import gpumgr_testlib as testlib  # noqa: E402
 
 
 @contextlib.contextmanager
-def running(services, phases):
+def running(services, phases, lock=None):
     """A daemon that is up, and that leaves nothing behind."""
-    daemon = testlib.Daemon(services, phases)
+    daemon = testlib.Daemon(services, phases, keys={"lock": lock} if lock else None)
     del daemon.config["gpu"]["interval"]  # the tests' own; what is measured is the default
     daemon.write_config()
     try:

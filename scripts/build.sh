@@ -2,6 +2,7 @@
 # Configures the build folder where that is due, and builds.
 #
 #   scripts/build.sh FOLDER [MESON OPTION ...]
+# BUILD_TARGETS: what to build (everything).
 #
 # Quiet when all goes well: the whole output stands in FOLDER/logs/, and on a failure it is shown.
 set -eu
@@ -33,5 +34,5 @@ elif [ $# -gt 0 ]; then
 	meson configure "$folder" "$@" >"$log" 2>&1 9>&- || show_and_fail
 fi
 # Compiler warnings are worth seeing even when the build succeeds.
-ninja -C "$folder" >"$log" 2>&1 9>&- || show_and_fail
+ninja -C "$folder" ${BUILD_TARGETS:-} >"$log" 2>&1 9>&- || show_and_fail
 grep -E -A 6 '(warning|WARNING):' "$log" >&2 || true

@@ -1,11 +1,11 @@
 #!/bin/sh
-# `make test`: builds with gcc, with clang and with sanitizers, runs every test, and ends with one line:
+# `make test`: builds with gcc, with clang, with sanitizers and for fuzzing, runs every test, and ends with one line:
 #
 #   N passed, N failed, N skipped
 #
 # Each part's whole output is kept in build/logs/ and shown when the part fails. With CI=true compiler warnings are
 # errors; with CI=true or GPUMGR_NO_SKIPS=1 a skipped test is a failure. GPUMGR_TEST_SHARDS: how many pytest
-# processes run side by side.
+# processes run side by side (3: a test mostly waits); FUZZ_SECONDS: how long each fuzz target goes on after its corpus (30).
 set -u
 
 cd "$(dirname "$0")/.."
@@ -13,13 +13,13 @@ BUILD=${BUILD:-build}
 export BUILD
 mkdir -p "$BUILD/logs"
 logs=$(cd "$BUILD/logs" && pwd)
-shards=${GPUMGR_TEST_SHARDS:-2}
+shards=${GPUMGR_TEST_SHARDS:-3}
 werror=false
 [ "${CI:-}" != true ] || werror=true
 # What the tests run must not be led astray by the caller's own settings.
 unset GPUMGR_SOCKET GPUMGR_URL GPUMGR_TOKEN GPUMGR_TOKEN_FILE DESTDIR
 
-scripts/install-deps.sh build test || exit 1
+scripts/install-deps.sh build test fuzz || exit 1
 python=$(scripts/find-python.sh pytest yaml jsonschema) || exit 1
 
 results=$logs/results
@@ -55,14 +55,18 @@ part() {
 	return 1
 }
 
-# A build that fails is one failed test: there is nothing else to count.
-build() {
-	if part "$1" scripts/build.sh "$@"; then
+# A build that fails is one failed test: there is nothing else to count. count_build NAME COMMAND...
+count_build() {
+	if part "$@"; then
 		echo passed >"$results/$1.build"
 	else
 		echo failed >"$results/$1.build"
 		return 1
 	fi
+}
+
+build() {
+	count_build "$1" scripts/build.sh "$@"
 }
 
 # unit FOLDER LABEL: the unit and simulation tests of a build folder.
@@ -74,29 +78,30 @@ unit() {
 	fi
 }
 
-# One shard of the integration tests: shard FOLDER LABEL NUMBER [PYTEST ARGUMENT ...]
+# One shard of a folder of pytest's: shard SUITE FOLDER LABEL NUMBER [PYTEST ARGUMENT ...]
 shard() {
-	folder=$1 label=$2 number=$3
-	shift 3
+	suite=$1 folder=$2 label=$3 number=$4
+	shift 4
 	GPUMGR_BUILD_DIR=$folder GPUMGR_TEST_SHARD=$number GPUMGR_TEST_SHARDS=$shards \
-		"$python" -m pytest tests/integration -q -ra --tb=short -p no:cacheprovider \
-		--durations=10 --junitxml="$results/integration-$label-$number.xml" "$@" &
-	echo $! >"$results/integration-$label-$number.pid"
+		"$python" -m pytest "tests/$suite" -q -ra --tb=short -p no:cacheprovider \
+		--durations=10 --junitxml="$results/$suite-$label-$number.xml" "$@" &
+	echo $! >"$results/$suite-$label-$number.pid"
 	wait $!
 	status=$?
-	rm -f "$results/integration-$label-$number.pid"
+	rm -f "$results/$suite-$label-$number.pid"
 	return $status
 }
 
-integration() {
-	folder=$1 label=$2
-	shift 2
+# suite SUITE FOLDER LABEL [PYTEST ARGUMENT ...]: tests/SUITE against a build folder.
+suite() {
+	suite=$1 folder=$2 label=$3
+	shift 3
 	running=
 	number=0
 	while [ "$number" -lt "$shards" ]; do
 		# The shard that pytest never wrote a result for counts as a failure.
-		echo missing >"$results/integration-$label-$number.expected"
-		part "integration-$label-$number" shard "$folder" "$label" "$number" "$@" &
+		echo missing >"$results/$suite-$label-$number.expected"
+		part "$suite-$label-$number" shard "$suite" "$folder" "$label" "$number" "$@" &
 		running="$running $!"
 		number=$((number + 1))
 	done
@@ -119,6 +124,7 @@ if ! build "$BUILD" -Dwerror=$werror; then
 fi
 CC=clang build build-clang -Dwerror=true
 build build-asan -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all && asan=yes || asan=no
+count_build build-fuzz scripts/fuzz.sh build && fuzz=yes || fuzz=no
 
 # Limits say when to give up, not how fast it must be: machines of continuous integration are busy.
 GPUMGR_TEST_SLOWNESS=${GPUMGR_TEST_SLOWNESS:-3}
@@ -126,7 +132,8 @@ export GPUMGR_TEST_SLOWNESS
 
 echo "Testing"
 unit "$BUILD" gcc
-integration "$BUILD" gcc
+suite integration "$BUILD" gcc
+suite python "$BUILD" gcc
 
 if [ "$asan" = yes ]; then
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1
@@ -134,7 +141,16 @@ if [ "$asan" = yes ]; then
 	GPUMGR_TEST_SLOWNESS=6
 	export ASAN_OPTIONS UBSAN_OPTIONS GPUMGR_TEST_SLOWNESS
 	unit build-asan asan
-	integration build-asan asan -m "not newcomer"
+	suite integration build-asan asan -m "not newcomer"
+	suite python build-asan asan -m "not newcomer"
+fi
+
+# Short: regressions, and a few million new inputs. `make fuzz` is the long one.
+if [ "$fuzz" = yes ]; then
+	FUZZ_SECONDS=${FUZZ_SECONDS:-30}
+	[ -z "${GPUMGR_SIM_SEED:-}" ] || FUZZ_SEED=${FUZZ_SEED:-$((GPUMGR_SIM_SEED % 2147483647 + 1))}
+	export FUZZ_SECONDS FUZZ_SEED
+	unit build-fuzz fuzz
 fi
 
 summary

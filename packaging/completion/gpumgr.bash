@@ -12,7 +12,11 @@ _gpumgr() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
 		;;
-	--url | --wait | --timeout | --lines | -n | --since | --vram | --mode | --priority)
+	--mode)
+		mapfile -t COMPREPLY < <(compgen -W "exclusive shared gpu" -- "$current")
+		return
+		;;
+	--url | --wait | --timeout | --lines | -n | --since | --vram | --priority | --owner)
 		return
 		;;
 	esac
@@ -24,8 +28,14 @@ _gpumgr() {
 		--socket | --url)
 			where+=("$word" "${COMP_WORDS[++i]}")
 			;;
-		--wait | --timeout | --lines | -n | --since | --vram | --mode | --priority | --phase)
+		--wait | --timeout | --lines | -n | --since | --vram | --mode | --priority | --owner | --phase)
 			((i++))
+			;;
+		--)
+			# What follows is a command line of its own.
+			((i + 1 < COMP_CWORD)) || mapfile -t COMPREPLY < <(compgen -c -- "$current")
+			((i + 1 < COMP_CWORD)) && mapfile -t COMPREPLY < <(compgen -f -- "$current")
+			return
 			;;
 		-*) ;;
 		*)
@@ -45,6 +55,8 @@ _gpumgr() {
 		words=$(gpumgr "${where[@]}" _complete phases 2>/dev/null)
 	elif [[ -z $command ]]; then
 		words=$(gpumgr _complete commands 2>/dev/null)
+	elif [[ $command == lease && $previous == release ]]; then
+		words=$(gpumgr "${where[@]}" _complete leases 2>/dev/null)
 	elif [[ $command == config && $previous == check ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return

@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/broken.h"
 #include "api/events.h"
 #include "api/json.h"
+#include "api/lease_stream.h"
+#include "api/leases.h"
 #include "api/problem.h"
 #include "api/reply.h"
 #include "api/request.h"
@@ -17,10 +20,13 @@
 
 size_t action_find_service(struct request *request, const char *name)
 {
-	const struct explain_names *names = request->api->host->names;
+	const struct api_host *host = request->api->host;
+	const struct explain_names *names = host->names;
 	const char *nearest = NULL;
 	unsigned least = 3;
 	for (size_t i = 0; i < names->n_services; i++) {
+		if (names->services[i].is_retired && !json_shows_service(&host->status(host->context)->services[i]))
+			continue;
 		if (strcmp(names->services[i].name, name) == 0)
 			return i;
 		unsigned distance = edit_distance(names->services[i].name, name);
@@ -30,10 +36,10 @@ size_t action_find_service(struct request *request, const char *name)
 		}
 	}
 	if (nearest != NULL)
-		reply_problem(request, "unknown_service", NULL, "there is no service `%.128s`; did you mean `%s`?",
-			name, nearest);
+		reply_problem(
+			request, "unknown_service", "there is no service `%.128s`; did you mean `%s`?", name, nearest);
 	else
-		reply_problem(request, "unknown_service", NULL,
+		reply_problem(request, "unknown_service",
 			"there is no service `%.128s`; GET /gpu/status lists them, services: in the configuration "
 			"makes them",
 			name);
@@ -54,13 +60,15 @@ size_t action_find_phase(struct request *request, const char *name_or_number)
 	size_t used = 0;
 	for (size_t i = 0; i < names->n_phases; i++) {
 		const struct phase_definition *phase = &names->phases[i];
+		if (phase->is_retired)
+			continue;
 		if (names_phase(phase, name_or_number))
 			return i;
 		if (used < sizeof(known))
 			used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%d%s%s", used > 0 ? ", " : "",
 				phase->number, phase->name != NULL ? " " : "", phase->name != NULL ? phase->name : "");
 	}
-	reply_problem(request, "unknown_phase", NULL, "there is no phase `%.128s`; phases: %s", name_or_number,
+	reply_problem(request, "unknown_phase", "there is no phase `%.128s`; phases: %s", name_or_number,
 		used > 0 ? known : "none, phases: in the configuration makes them");
 	return SIZE_MAX;
 }
@@ -73,10 +81,12 @@ void action_plan(struct request *request, const struct request_spec *spec)
 	struct plan plan = { 0 };
 	int r = host->plan(host->context, spec, &plan);
 	if (r < 0) {
-		reply_problem(request, "internal", NULL, "the plan cannot be made: %s", strerror(-r));
+		reply_problem(request, "internal", "the plan cannot be made: %s", strerror(-r));
 		return;
 	}
-	reply_json(request, 200, json_plan(host, spec, &plan, r == PLAN_OK));
+	CLEANUP_WRITER struct writer writer = { 0 };
+	json_plan(&writer, host, spec, &plan, r == PLAN_OK);
+	reply_json(request, 200, &writer);
 	plan_finish(&plan);
 }
 
@@ -87,20 +97,31 @@ static bool may_wait(struct request *request)
 	struct api *api = request->api;
 	if (api->tickets.n < API_WAITING_MAX)
 		return true;
-	reply_problem(request, "too_many_requests", NULL, "%d requests wait already; try again later", API_WAITING_MAX);
+	reply_problem(request, "too_many_requests", "%d requests wait already; try again later", API_WAITING_MAX);
 	reply_header(request, "Retry-After", "1");
 	return false;
+}
+
+static void flush(struct request *request)
+{
+	const struct api_host *host = request->api->host;
+	if (host->flush != NULL)
+		host->flush(host->context);
 }
 
 static void answer_accepted(struct request *request, uint64_t id)
 {
 	const struct api_host *host = request->api->host;
 	char location[64];
+	if (request->breaks)
+		flush(request); /* by then it is known what it broke */
 	snprintf(location, sizeof(location), "/gpu/transitions/%llu", (unsigned long long)id);
-	json_t *body = json_transition_by_id(host, id);
-	if (body != NULL)
-		json_object_set_new(body, "success", json_true());
-	reply_json(request, 202, body);
+	CLEANUP_WRITER struct writer writer = { 0 };
+	json_transition_by_id_begin(&writer, host, id);
+	writer_bool(&writer, "success", true);
+	broken_put(request, &writer);
+	writer_close(&writer, '}');
+	reply_json(request, 202, &writer);
 	reply_header(request, "Location", location);
 }
 
@@ -109,18 +130,34 @@ static bool wants_stream(const struct request *request)
 	return request->headers.accept != NULL && strcasestr(request->headers.accept, "text/event-stream") != NULL;
 }
 
+/* What can be answered at once does not wait at all. */
+static int wait_without_stream(struct request *request)
+{
+	flush(request);
+	if (request->ticket == 0)
+		return 0;
+	request->stage = REQUEST_WAITING;
+	return watch_start(request);
+}
+
 /* The connection waits from now on; `id` is what for. */
 static void wait_for_answer(struct request *request, uint64_t ticket, uint64_t id, uint64_t first_event)
 {
+	int r;
 	tickets_add(&request->api->tickets, request, ticket);
-	int r = watch_start(request);
-	if (r == 0 && wants_stream(request))
+	if (request->is_attached) {
+		r = lease_stream_wait(request, id);
+		if (r == 0)
+			flush(request);
+	} else if (wants_stream(request) && request->spec.kind != REQUEST_LEASE) {
 		r = events_follow_transition(request, id, first_event);
-	else if (r == 0)
-		request->stage = REQUEST_WAITING;
+	} else {
+		r = wait_without_stream(request);
+	}
 	if (r < 0) {
+		request->stage = REQUEST_RECEIVING;
 		action_withdraw(request);
-		reply_problem(request, "internal", NULL, "the request cannot wait: %s", strerror(-r));
+		reply_problem(request, "internal", "the request cannot wait: %s", strerror(-r));
 	}
 }
 
@@ -130,7 +167,7 @@ void action_submit(struct request *request, const struct request_spec *spec)
 	const struct api_host *host = api->host;
 	const struct parameters *parameters = &request->parameters;
 	if (parameters->dry_run && parameters->async) {
-		reply_problem(request, "bad_request", NULL, "`dry_run` and `async` cannot be combined");
+		reply_problem(request, "bad_request", "`dry_run` and `async` cannot be combined");
 		return;
 	}
 	if (parameters->dry_run) {
@@ -140,14 +177,41 @@ void action_submit(struct request *request, const struct request_spec *spec)
 	if (!may_wait(request))
 		return;
 	request->spec = *spec;
+	if (spec->kind == REQUEST_STOP && spec->force) {
+		flush(request); /* what ended before is none of its doing */
+		broken_begin(request);
+	}
 	uint64_t ticket = tickets_new(&api->tickets), id = 0, first_event = ring_next_id(api->ring);
 	int r = host->submit(host->context, spec, ticket, &id);
+	request->spec.lease = NULL; /* it was only lent */
+	request->transition = id;
 	if (r < 0)
-		reply_problem(request, "internal", NULL, "the request cannot be queued: %s", strerror(-r));
+		reply_problem(request, "internal", "the request cannot be queued: %s", strerror(-r));
 	else if (parameters->async && id != 0)
 		answer_accepted(request, id);
 	else
 		wait_for_answer(request, ticket, id, first_event);
+}
+
+uint64_t action_wait(struct request *request)
+{
+	if (!may_wait(request))
+		return 0;
+	tickets_add(&request->api->tickets, request, tickets_new(&request->api->tickets));
+	request->stage = REQUEST_WAITING;
+	int r = watch_start(request);
+	if (r == 0)
+		return request->ticket;
+	action_stop_waiting(request);
+	reply_problem(request, "internal", "the request cannot wait: %s", strerror(-r));
+	return 0;
+}
+
+void action_stop_waiting(struct request *request)
+{
+	request->stage = REQUEST_RECEIVING;
+	watch_stop(request);
+	tickets_remove(&request->api->tickets, request);
 }
 
 void action_withdraw(struct request *request)
@@ -160,37 +224,60 @@ void action_withdraw(struct request *request)
 
 /* Answering. */
 
-/* Hands a result to the request that waited for it; the result is taken over. */
-static void deliver(struct request *request, unsigned status, json_t *body)
+/* Hands a result to the request that waited for it. */
+static void deliver(struct request *request, unsigned status, struct writer *body)
 {
+	const char *text = body->has_failed ? "null" : body->text;
+	size_t length = body->has_failed ? strlen(text) : body->length;
 	tickets_remove(&request->api->tickets, request);
-	watch_stop(request);
-	if (request->stream != NULL) {
-		events_finish_transition(request, status, body);
+	if (request->is_attached) {
+		lease_stream_fail(request, status, text, length);
 		return;
 	}
-	if (status >= 400)
-		reply_problem_document(request, status, body);
-	else
-		reply_json(request, status, body);
+	watch_stop(request);
+	if (request->stream != NULL) {
+		events_finish_transition(request, status, text, length);
+		return;
+	}
+	reply_json(request, status, body);
 	api_resume(request);
 }
 
-void api_answer(struct api *api, uint64_t ticket, const struct transition *transition, enum outcome outcome)
+void api_answer(struct api *api, uint64_t ticket, const struct transition *transition, const struct lease *lease,
+	enum outcome outcome)
 {
 	struct request *request = tickets_find(&api->tickets, ticket);
-	if (request == NULL)
-		return; /* async, or gone */
-	unsigned status;
-	json_t *body = json_result(api->host, &request->spec, transition, outcome, &status);
-	deliver(request, status, body);
+	if (request == NULL) { /* async, or gone */
+		if (lease != NULL)
+			lease_give_back(api, lease);
+		return;
+	}
+	if (lease != NULL && outcome == OUTCOME_DONE) {
+		tickets_remove(&api->tickets, request);
+		lease_answer(request, lease, transition);
+		return;
+	}
+	CLEANUP_WRITER struct writer writer = { 0 };
+	unsigned status = json_result(&writer, api->host, request, transition, outcome);
+	deliver(request, status, &writer);
+}
+
+void action_answer(struct api *api, uint64_t ticket, unsigned status, struct writer *body)
+{
+	struct request *request = tickets_find(&api->tickets, ticket);
+	if (request != NULL)
+		deliver(request, status, body);
 }
 
 void action_end_all(struct api *api)
 {
 	struct request *request;
-	while ((request = tickets_any(&api->tickets)) != NULL)
-		deliver(request, problem_status("shutting_down"),
-			problem_document(
-				"shutting_down", "gpumgrd is shutting down; what was begun may still complete"));
+	while ((request = tickets_any(&api->tickets)) != NULL) {
+		CLEANUP_WRITER struct writer writer = { 0 };
+		unsigned status = problem_status("shutting_down");
+		problem_begin(&writer, status, "shutting_down",
+			"gpumgrd is shutting down; what was begun may still complete");
+		writer_close(&writer, '}');
+		deliver(request, status, &writer);
+	}
 }

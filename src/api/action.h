@@ -9,12 +9,19 @@
 
 struct api;
 struct request;
+struct writer;
 
 /*
  * Submits `spec` for the request, as its parameters say: dry_run only plans, async answers at once with 202, an
  * Accept of text/event-stream follows the transition live, else it waits for the answer.
  */
 void action_submit(struct request *request, const struct request_spec *spec);
+
+/* Waits for action_answer() to what is no request to the engine. Its ticket; 0: it cannot, and was answered. */
+uint64_t action_wait(struct request *request);
+void action_answer(struct api *api, uint64_t ticket, unsigned status, struct writer *body);
+/* Inside the call that began to wait: there is nothing to wait for after all. */
+void action_stop_waiting(struct request *request);
 
 /* Answers with what `spec` would do. */
 void action_plan(struct request *request, const struct request_spec *spec);

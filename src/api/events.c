@@ -8,67 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/json.h"
 #include "api/reply.h"
 #include "api/request.h"
 #include "api/resources.h"
 #include "api/server.h"
+#include "api/sse.h"
 #include "api/stream.h"
 #include "base/cleanup.h"
-
-/* Rendering. */
-
-/* One server-sent event, its data (taken over) on one line; without an id when that is 0. NULL: no memory. */
-static struct blob *render_event(uint64_t id, const char *type, json_t *data)
-{
-	char head[160];
-	int head_length = id != 0
-		? snprintf(head, sizeof(head), "id: %llu\nevent: %s\ndata: ", (unsigned long long)id, type)
-		: snprintf(head, sizeof(head), "event: %s\ndata: ", type);
-	CLEANUP_FREE char *text = data != NULL ? json_dumps(data, JSON_COMPACT) : NULL;
-	json_decref(data);
-	if (text == NULL)
-		return NULL;
-	size_t length = strlen(text);
-	struct blob *blob = blob_new((size_t)head_length + length + 2);
-	if (blob == NULL)
-		return NULL;
-	memcpy(blob->data, head, (size_t)head_length);
-	memcpy(blob->data + head_length, text, length);
-	memcpy(blob->data + (size_t)head_length + length, "\n\n", 2);
-	return blob;
-}
-
-static json_t *fact_value(const struct fact *fact)
-{
-	switch (fact->kind) {
-	case FACT_NUMBER:
-		return json_integer(fact->number);
-	case FACT_BOOL:
-		return json_boolean(fact->number != 0);
-	case FACT_TEXT:
-		return json_text(fact->text);
-	}
-	return json_null();
-}
-
-static struct blob *render_notice(uint64_t id, const struct notice *notice)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	json_t *data = json_object();
-	json_object_set_new(data, "text", json_text(notice->text));
-	if (notice->transition != 0)
-		json_object_set_new(data, "transition", json_integer((json_int_t)notice->transition));
-	for (unsigned i = 0; i < notice->n_facts; i++)
-		json_object_set_new(data, notice->facts[i].key, fact_value(&notice->facts[i]));
-	return render_event(id, notice->type,
-		json_pack("{s:I, s:o, s:s, s:o, s:o}", "id", (json_int_t)id, "time",
-			json_wall_time((double)now.tv_sec + (double)now.tv_nsec / 1e9), "type", notice->type, "subject",
-			json_text_or_null(notice->subject), "data", data));
-}
 
 /* Reading the ring. */
 
@@ -84,8 +32,13 @@ struct event_stream {
 
 static struct blob *render_reset(uint64_t next_id)
 {
-	return render_event(0, "reset",
-		json_pack("{s:s, s:I}", "text", "events were missed; ask for the status", "next", (json_int_t)next_id));
+	struct writer writer = { 0 };
+	sse_begin(&writer, 0, "reset");
+	writer_open(&writer, NULL, '{');
+	writer_text(&writer, "text", "events were missed; ask for the status");
+	writer_integer(&writer, "next", (int64_t)next_id);
+	writer_close(&writer, '}');
+	return sse_end(&writer);
 }
 
 /* The reader fell behind, or resumes from where nothing is any more. NULL when it did not. */
@@ -101,11 +54,13 @@ static struct blob *catch_up(struct event_stream *events)
 
 static struct blob *next_event(struct event_stream *events)
 {
-	const struct ring *ring = events->stream.api->ring;
+	struct ring *ring = events->stream.api->ring;
 	while (events->next_id < events->end_id && events->next_id < ring_next_id(ring)) {
-		uint64_t transition;
-		struct blob *text = ring_get(ring, events->next_id++, &transition);
-		if (text != NULL && (events->transition == 0 || events->transition == transition))
+		uint64_t transition, id = events->next_id++;
+		if (!ring_find(ring, id, &transition) || (events->transition != 0 && events->transition != transition))
+			continue;
+		struct blob *text = ring_get(ring, id);
+		if (text != NULL)
 			return blob_ref(text);
 	}
 	return NULL;
@@ -134,6 +89,7 @@ static void free_events(struct stream *stream)
 }
 
 static const struct stream_ops event_stream_ops = {
+	.kind = STREAM_EVENTS,
 	.content_type = "text/event-stream",
 	.has_pings = true,
 	.next = next_piece,
@@ -160,8 +116,8 @@ void events_get(struct request *request)
 	bool is_final = has_follow && !request->parameters.follow;
 	if (request->headers.last_event_id != NULL) {
 		if (!read_last_id(request->headers.last_event_id, &last_id)) {
-			reply_problem(request, "bad_request", NULL,
-				"Last-Event-ID must be the id of an event, a whole number");
+			reply_problem(
+				request, "bad_request", "Last-Event-ID must be the id of an event, a whole number");
 			return;
 		}
 		next_id = last_id + 1;
@@ -182,20 +138,30 @@ void events_get(struct request *request)
 
 int events_follow_transition(struct request *request, uint64_t id, uint64_t first_event)
 {
+	struct writer writer = { 0 };
 	struct event_stream *events = calloc(1, sizeof(*events));
 	if (events == NULL)
 		return -ENOMEM;
 	events->transition = id != 0 ? id : UINT64_MAX; /* it was refused before it became one */
 	events->next_id = first_event;
 	events->end_id = UINT64_MAX;
-	events->first = render_event(0, "accepted", json_transition_by_id(request->api->host, id));
+	sse_begin(&writer, 0, "accepted");
+	json_transition_by_id_begin(&writer, request->api->host, id);
+	writer_close(&writer, '}');
+	events->first = sse_end(&writer);
 	return stream_open(request, &events->stream, &event_stream_ops);
 }
 
-void events_finish_transition(struct request *request, unsigned status, json_t *body)
+void events_finish_transition(struct request *request, unsigned status, const char *body, size_t length)
 {
 	struct event_stream *events = (struct event_stream *)request->stream;
-	events->last = render_event(0, "result", json_pack("{s:i, s:o}", "status", (int)status, "body", body));
+	struct writer writer = { 0 };
+	sse_begin(&writer, 0, "result");
+	writer_open(&writer, NULL, '{');
+	writer_integer(&writer, "status", status);
+	writer_json(&writer, "body", body, length);
+	writer_close(&writer, '}');
+	events->last = sse_end(&writer);
 	events->end_id = ring_next_id(request->api->ring);
 	events->is_final = true;
 	stream_wake(&events->stream);
@@ -217,13 +183,12 @@ static void tell(struct stream *stream, uint64_t id, uint64_t transition)
 void api_publish(struct api *api, const struct notice *notice)
 {
 	uint64_t id = ring_next_id(api->ring);
-	struct blob *text = render_notice(id, notice);
+	struct note *note = note_make(notice);
 	metrics_count_notice(&api->metrics, api->host, notice);
-	if (text == NULL)
+	if (note == NULL)
 		return;
-	ring_add(api->ring, text, notice->transition);
+	ring_add(api->ring, note, notice->transition);
 	struct stream *stream;
-	LIST_FOREACH(stream, &api->streams, link)
-	if (stream->ops == &event_stream_ops)
-		tell(stream, id, notice->transition);
+	TAILQ_FOREACH(stream, &api->streams.queues[STREAM_EVENTS], link)
+	tell(stream, id, notice->transition);
 }

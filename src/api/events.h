@@ -1,7 +1,7 @@
 /* The event stream, and transitions followed live. Both read the ring of events. */
 #pragma once
 
-#include <jansson.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct api;
@@ -13,5 +13,5 @@ struct request;
  */
 int events_follow_transition(struct request *request, uint64_t id, uint64_t first_event);
 
-/* The transition ended for this request: sends the result (taken over) after the events so far, then the end. */
-void events_finish_transition(struct request *request, unsigned status, json_t *body);
+/* The transition ended for this request: sends the result after the events so far, then the end. */
+void events_finish_transition(struct request *request, unsigned status, const char *body, size_t length);

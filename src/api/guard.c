@@ -18,15 +18,17 @@
 #define ADDRESSES_RETRY_MS 1000 /* a name that is not ours may ask again only so often */
 #define HOST_NAME_MAX_LENGTH 255
 
-int guard_open(struct guard *guard, const struct config *config, struct error *err)
+int guard_open(struct guard *guard, const struct config *const *config_in_force, bool has_tcp, struct error *err)
 {
-	*guard = (struct guard){ .config = config };
-	if (config->listen.n == 0 || config->open)
+	const struct config *config = *config_in_force;
+	*guard = (struct guard){ .config = config_in_force };
+	if (!has_tcp || config->open)
 		return 0;
 	if (config->token_file == NULL)
 		return error_set(err, -EINVAL,
-			"listen: needs token_file: FILE, so that not everybody on the network may stop services; "
-			"or say open: true");
+			"%s needs token_file: FILE, so that not everybody on the network may stop services; "
+			"or say open: true",
+			config->listen.n > 0 ? "listen:" : "the TCP socket that was handed over");
 	guard->needs_token = true;
 	return token_open(&guard->token, config->token_file, err);
 }
@@ -119,8 +121,9 @@ static bool is_own_name(const struct guard *guard, const char *name)
 {
 	if (strcasecmp(name, "localhost") == 0 || ends_with(name, ".localhost") || ends_with(name, ".internal"))
 		return true;
-	for (size_t i = 0; i < guard->config->allowed_hosts.n; i++)
-		if (strcasecmp(guard->config->allowed_hosts.items[i], name) == 0)
+	const struct string_list *allowed = &(*guard->config)->allowed_hosts;
+	for (size_t i = 0; i < allowed->n; i++)
+		if (strcasecmp(allowed->items[i], name) == 0)
 			return true;
 	return false;
 }
@@ -184,7 +187,7 @@ static bool admits_host(struct guard *guard, struct request *request)
 	const char *host = request->headers.host;
 	if (host != NULL && guard_host_is_ours(guard, host))
 		return true;
-	reply_problem(request, "wrong_host", NULL,
+	reply_problem(request, "wrong_host",
 		"the Host `%.128s` is not a name of this machine; call it by its address, or add the name to "
 		"allowed_hosts",
 		host != NULL ? host : "");
@@ -196,7 +199,7 @@ static bool admits_origin(struct guard *guard, struct request *request)
 	const char *origin = request->headers.origin;
 	if (origin == NULL || guard_origin_is_ours(guard, origin))
 		return true;
-	reply_problem(request, "wrong_origin", NULL,
+	reply_problem(request, "wrong_origin",
 		"web pages of `%.128s` may not call gpumgr; add its host to allowed_hosts to let them", origin);
 	return false;
 }
@@ -205,7 +208,7 @@ static bool admits_token(struct guard *guard, struct request *request)
 {
 	if (!guard->needs_token || token_matches(&guard->token, request->headers.authorization))
 		return true;
-	reply_problem(request, "unauthorized", NULL,
+	reply_problem(request, "unauthorized",
 		"%s; send `Authorization: Bearer TOKEN` with the token of token_file (GPUMGR_TOKEN or "
 		"GPUMGR_TOKEN_FILE "
 		"for the command line)",

@@ -15,15 +15,18 @@
 struct request;
 
 struct guard {
-	const struct config *config;
+	const struct config *const *config; /* that in force: it may be another one later */
 	bool needs_token;
 	struct token token;
 	struct ifaddrs *addresses; /* of this machine, lately */
 	uint64_t addresses_ms; /* when they were asked for, CLOCK_MONOTONIC */
 };
 
-/* -EINVAL when the configuration listens on TCP without a token and without `open`; what token_open() says. */
-int guard_open(struct guard *guard, const struct config *config, struct error *err);
+/*
+ * `has_tcp`: somebody can come over TCP, wherever its socket is from. -EINVAL when that is so and the configuration
+ * names neither a token nor `open`; what token_open() says.
+ */
+int guard_open(struct guard *guard, const struct config *const *config, bool has_tcp, struct error *err);
 void guard_finish(struct guard *guard);
 
 /* True, or the request has its refusal as an answer. */

@@ -1,5 +1,5 @@
-/* GET /health: whether the daemon lives, and whether there is a GPU with room. */
-#include "api/json.h"
+/* GET /health: whether the daemon lives, whether there is a GPU with room, and whether the lock across hosts is there.
+ */
 #include "api/reply.h"
 #include "api/request.h"
 #include "api/resources.h"
@@ -17,6 +17,19 @@ static int64_t free_mib(const struct gpu_reading *reading)
 	return -1;
 }
 
+/* What the lock across hosts needs; null without one. */
+static void put_redis(struct writer *writer, const struct lock_status *lock)
+{
+	if (lock->state == LOCK_STATE_LOCAL) {
+		writer_null(writer, "redis");
+		return;
+	}
+	writer_open(writer, "redis", '{');
+	writer_bool(writer, "ok", lock->state != LOCK_STATE_UNAVAILABLE && lock->state != LOCK_STATE_UNKNOWN);
+	writer_text_or_null(writer, "problem", lock->problem);
+	writer_close(writer, '}');
+}
+
 void health_get(struct request *request)
 {
 	const struct api_host *host = request->api->host;
@@ -28,10 +41,20 @@ void health_get(struct request *request)
 			most = free_mib(&sample->gpus[i]);
 	if (problem[0] == 0 && sample != NULL)
 		problem = sample->problem;
-	json_t *gpu = json_pack("{s:b, s:o, s:i, s:o}", "ok", most > ENOUGH_FREE_MIB, "free_mb",
-		most >= 0 ? json_integer(most) : json_null(), "count", sample != NULL ? (int)sample->n_gpus : 0,
-		"problem", json_text_or_null(problem));
-	reply_json(request, 200,
-		json_pack("{s:s, s:s, s:o, s:n}", "status", problem[0] == 0 ? "ok" : "degraded", "version",
-			host->version, "gpu", gpu, "redis"));
+	struct lock_status lock;
+	host->lock_status(host->context, &lock);
+	bool is_well = problem[0] == 0 && lock.state != LOCK_STATE_UNAVAILABLE;
+	CLEANUP_WRITER struct writer writer = { 0 };
+	writer_open(&writer, NULL, '{');
+	writer_text(&writer, "status", is_well ? "ok" : "degraded");
+	writer_text(&writer, "version", host->version);
+	writer_open(&writer, "gpu", '{');
+	writer_bool(&writer, "ok", most > ENOUGH_FREE_MIB);
+	writer_integer_or_null(&writer, "free_mb", most >= 0, most);
+	writer_integer(&writer, "count", sample != NULL ? sample->n_gpus : 0);
+	writer_text_or_null(&writer, "problem", problem);
+	writer_close(&writer, '}');
+	put_redis(&writer, &lock);
+	writer_close(&writer, '}');
+	reply_json(request, 200, &writer);
 }

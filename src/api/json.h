@@ -1,31 +1,39 @@
-/* Rendering of what the daemon knows as JSON. Every function returns a new reference, NULL when memory runs out. */
+/* What the daemon knows as JSON. Each writes one value; `key` is NULL in lists and for the outermost. */
 #pragma once
 
-#include <jansson.h>
-
 #include "api/api.h"
+#include "api/writer.h"
 
-/* A string that may hold bytes from outside (names of processes, output of services): what is not UTF-8 becomes U+FFFD.
- */
-json_t *json_text(const char *text);
-/* The same, null for NULL and "". */
-json_t *json_text_or_null(const char *text);
+struct request;
 
-/* RFC 3339 in UTC with milliseconds. */
-json_t *json_wall_time(double seconds);
 /* Engine time; null for 0. */
-json_t *json_engine_time(const struct api_host *host, uint64_t ms);
+void json_engine_time(struct writer *writer, const char *key, const struct api_host *host, uint64_t ms);
+/* Indexes as numbers; GPUs from `n_gpus` on are left out. */
+void json_gpu_set(struct writer *writer, const char *key, gpu_set gpus, size_t n_gpus);
+void json_service_names(
+	struct writer *writer, const char *key, const struct api_host *host, const size_t *services, size_t n);
+void json_steps(
+	struct writer *writer, const char *key, const struct api_host *host, const struct transition *transition);
 
-json_t *json_status(const struct api_host *host);
-json_t *json_transition(const struct api_host *host, const struct transition *transition);
-/* The record, or as much as is known without it. */
-json_t *json_transition_by_id(const struct api_host *host, uint64_t id);
-json_t *json_plan(
-	const struct api_host *host, const struct request_spec *spec, const struct plan *plan, bool is_feasible);
+/* Its place in the queue, counted from 1; 0: it is not there. */
+size_t json_place(const struct api_host *host, const struct transition *transition);
+/* Without the closing bracket, for whoever has more to say. */
+void json_transition_begin(struct writer *writer, const char *key, const struct api_host *host,
+	const struct transition *transition, size_t place);
+void json_transition(struct writer *writer, const char *key, const struct api_host *host,
+	const struct transition *transition, size_t place);
+/* The record, or as much as is known without it; without the closing bracket. */
+void json_transition_by_id_begin(struct writer *writer, const struct api_host *host, uint64_t id);
+
+/* What is configured no more is shown as long as anything of it is left. */
+bool json_shows_service(const struct service_status *service);
+void json_status(struct writer *writer, const struct api_host *host);
+void json_plan(struct writer *writer, const struct api_host *host, const struct request_spec *spec,
+	const struct plan *plan, bool is_feasible);
 
 /*
- * What a request that ended is answered with, and the status: its success, or a problem document. `transition` may be
- * NULL for one that failed before it became one.
+ * What a request that ended is answered with: its success, or a problem document. `transition` may be NULL for one
+ * that failed before it became one. Returns the status.
  */
-json_t *json_result(const struct api_host *host, const struct request_spec *spec, const struct transition *transition,
-	enum outcome outcome, unsigned *ret_status);
+unsigned json_result(struct writer *writer, const struct api_host *host, const struct request *request,
+	const struct transition *transition, enum outcome outcome);

@@ -8,6 +8,7 @@
 #include <libgen.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -73,13 +74,30 @@ static int refuse_folder(const char *folder, int code, struct error *err)
 		folder, strerror(-code));
 }
 
+/* A name, or a number: in a container the group of the host may have no name. */
+static bool find_group(const char *text, gid_t *ret_gid)
+{
+	const struct group *group = getgrnam(text);
+	if (group != NULL) {
+		*ret_gid = group->gr_gid;
+		return true;
+	}
+	char *end;
+	errno = 0;
+	unsigned long number = strtoul(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || number >= (gid_t)-1)
+		return false;
+	*ret_gid = (gid_t)number;
+	return true;
+}
+
 /* The group that may connect; its absence is an error only when it was asked for. */
 static int set_group(int folder_fd, const char *name, const struct unix_options *options, struct error *err)
 {
 	if (options->group == NULL)
 		return 0;
-	struct group *group = getgrnam(options->group);
-	if (group == NULL) {
+	gid_t gid;
+	if (!find_group(options->group, &gid)) {
 		if (options->group_required)
 			return error_set(err, -ENOENT,
 				"socket_group: the group %s does not exist; create it with groupadd %s", options->group,
@@ -87,7 +105,7 @@ static int set_group(int folder_fd, const char *name, const struct unix_options 
 		log_info("the group %s does not exist: the socket keeps the group of this process", options->group);
 		return 0;
 	}
-	if (fchownat(folder_fd, name, (uid_t)-1, group->gr_gid, AT_SYMLINK_NOFOLLOW) < 0 && options->group_required)
+	if (fchownat(folder_fd, name, (uid_t)-1, gid, AT_SYMLINK_NOFOLLOW) < 0 && options->group_required)
 		return error_set(err, -errno,
 			"socket_group: the socket cannot be given to the group %s: %s; be a member of it",
 			options->group, strerror(errno));

@@ -42,6 +42,7 @@ static void free_log(struct stream *stream)
 }
 
 static const struct stream_ops log_stream_ops = {
+	.kind = STREAM_LOG,
 	.content_type = LOG_TYPE,
 	.next = next_piece,
 	.free = free_log,
@@ -51,16 +52,10 @@ static const struct stream_ops log_stream_ops = {
 static void handle_look(uv_timer_t *timer)
 {
 	struct api *api = timer->data;
-	bool any = false;
 	struct stream *stream;
-	LIST_FOREACH(stream, &api->streams, link)
-	{
-		if (stream->ops != &log_stream_ops)
-			continue;
-		any = true;
-		stream_wake(stream);
-	}
-	if (!any)
+	TAILQ_FOREACH(stream, &api->streams.queues[STREAM_LOG], link)
+	stream_wake(stream);
+	if (api->streams.n[STREAM_LOG] == 0)
 		uv_timer_stop(timer);
 }
 
@@ -97,7 +92,7 @@ void logs_get(struct request *request)
 		return;
 	int r = log_file_tail(path, (size_t)request->parameters.tail, &text, &offset);
 	if (r < 0) {
-		reply_problem(request, "internal", NULL, "the log %s cannot be read: %s", path, strerror(-r));
+		reply_problem(request, "internal", "the log %s cannot be read: %s", path, strerror(-r));
 		return;
 	}
 	if (request->parameters.follow) {

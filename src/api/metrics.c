@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/json.h"
 #include "api/reply.h"
 #include "api/request.h"
 #include "api/resources.h"
@@ -64,6 +65,14 @@ static void count_transition(struct metrics *metrics, const struct transition *t
 	metrics->durations[kind].buckets[bucket]++;
 	metrics->durations[kind].sum_ms += ms;
 	metrics->durations[kind].n++;
+}
+
+void metrics_count_lease(struct metrics *metrics, const struct lease *lease, enum lease_news news)
+{
+	if (news == LEASE_NEWS_GRANTED)
+		metrics->lease_grants[lease->mode]++;
+	else if (news == LEASE_NEWS_ENDED)
+		metrics->lease_ends[lease->end]++;
 }
 
 void metrics_count_notice(struct metrics *metrics, const struct api_host *host, const struct notice *notice)
@@ -235,22 +244,33 @@ static bool service_priority(const struct service_status *service, double *value
 	return true;
 }
 
+static bool service_external_starts(const struct service_status *service, double *value)
+{
+	*value = (double)service->external_starts;
+	return true;
+}
+
 static const struct service_metric {
 	const char *name;
+	const char *type;
 	bool (*read)(const struct service_status *service, double *value);
 	const char *help;
 } service_metrics[] = {
-	{ "gpumgr_service_live", service_live, "1 while any process of it exists or its memory is not back." },
-	{ "gpumgr_service_committed_bytes", service_committed, "Memory that it may grow to, over all its GPUs." },
-	{ "gpumgr_service_measured_bytes", service_measured, "Memory that its processes hold, over all its GPUs." },
-	{ "gpumgr_service_priority", service_priority, "Priority; higher is more important." },
+	{ "gpumgr_service_live", "gauge", service_live, "1 while any process of it exists or its memory is not back." },
+	{ "gpumgr_service_committed_bytes", "gauge", service_committed,
+		"Memory that it may grow to, over all its GPUs." },
+	{ "gpumgr_service_measured_bytes", "gauge", service_measured,
+		"Memory that its processes hold, over all its GPUs." },
+	{ "gpumgr_service_priority", "gauge", service_priority, "Priority; higher is more important." },
+	{ "gpumgr_service_external_starts_total", "counter", service_external_starts,
+		"How often somebody else started it." },
 };
 
 static void service_states(FILE *out, const struct status *status)
 {
 	head(out, "gpumgr_service_state", "gauge", "1 for the state that the service is in.");
 	for (size_t i = 0; i < status->n_services; i++)
-		for (int state = 0; state < SERVICE_STATE_COUNT; state++)
+		for (int state = 0; json_shows_service(&status->services[i]) && state < SERVICE_STATE_COUNT; state++)
 			fprintf(out, "gpumgr_service_state{service=\"%s\",state=\"%s\"} %d\n",
 				status->services[i].definition->name, service_state_name((enum service_state)state),
 				status->services[i].state == (enum service_state)state);
@@ -260,10 +280,11 @@ static void services(FILE *out, const struct status *status)
 {
 	service_states(out, status);
 	for (size_t m = 0; m < ARRAY_SIZE(service_metrics); m++) {
-		head(out, service_metrics[m].name, "gauge", service_metrics[m].help);
+		head(out, service_metrics[m].name, service_metrics[m].type, service_metrics[m].help);
 		for (size_t i = 0; i < status->n_services; i++) {
 			double value;
-			if (!service_metrics[m].read(&status->services[i], &value))
+			if (!json_shows_service(&status->services[i]) ||
+				!service_metrics[m].read(&status->services[i], &value))
 				continue;
 			fprintf(out, "%s{service=\"%s\"}", service_metrics[m].name,
 				status->services[i].definition->name);
@@ -321,6 +342,37 @@ static void events(FILE *out, const struct metrics *metrics)
 		fprintf(out, "gpumgr_events_total{type=\"other\"} %" PRIu64 "\n", metrics->other_events);
 }
 
+static void leases_held(FILE *out, const struct status *status)
+{
+	uint64_t held[METRICS_MODES] = { 0 };
+	for (size_t i = 0; i < status->n_leases; i++)
+		held[status->leases[i]->mode]++;
+	head(out, "gpumgr_leases", "gauge", "Leases held, by mode.");
+	for (size_t mode = 0; mode < METRICS_MODES; mode++)
+		fprintf(out, "gpumgr_leases{mode=\"%s\"} %" PRIu64 "\n", lease_mode_name((enum lease_mode)mode),
+			held[mode]);
+}
+
+static void lease_counters(FILE *out, const struct metrics *metrics)
+{
+	head(out, "gpumgr_lease_grants_total", "counter", "Leases granted, by mode.");
+	for (size_t mode = 0; mode < METRICS_MODES; mode++)
+		fprintf(out, "gpumgr_lease_grants_total{mode=\"%s\"} %" PRIu64 "\n",
+			lease_mode_name((enum lease_mode)mode), metrics->lease_grants[mode]);
+	head(out, "gpumgr_lease_ends_total", "counter", "Leases ended, by reason.");
+	for (size_t end = 0; end < METRICS_ENDS; end++)
+		fprintf(out, "gpumgr_lease_ends_total{reason=\"%s\"} %" PRIu64 "\n",
+			lease_end_name((enum lease_end)end), metrics->lease_ends[end]);
+}
+
+static uint64_t leases_waiting(const struct status *status)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < status->n_queue; i++)
+		n += status->queue[i]->spec.kind == REQUEST_LEASE;
+	return n;
+}
+
 static void answers(FILE *out, const struct metrics *metrics)
 {
 	head(out, "gpumgr_http_requests_total", "counter", "HTTP requests answered, by status.");
@@ -348,12 +400,18 @@ static void render(FILE *out, const struct api *api)
 	services(out, status);
 	gauge(out, "gpumgr_queue_length", "Requests that wait for their turn.", status->n_queue);
 	gauge(out, "gpumgr_transitions_running", "Transitions under way.", status->n_running);
+	leases_held(out, status);
+	gauge(out, "gpumgr_leases_waiting", "Requests for leases that wait.", leases_waiting(status));
+	lease_counters(out, &api->metrics);
 	transitions(out, &api->metrics);
 	durations(out, &api->metrics);
 	events(out, &api->metrics);
 	answers(out, &api->metrics);
 	gauge(out, "gpumgr_connections", "Open connections.", api->n_connections);
-	gauge(out, "gpumgr_stream_clients", "Open event and log streams.", api->n_streams);
+	gauge(out, "gpumgr_stream_clients", "Open event and log streams.",
+		api->streams.n[STREAM_EVENTS] + api->streams.n[STREAM_LOG]);
+	gauge(out, "gpumgr_lease_streams", "Open streams of attached leases and of those who wait for one.",
+		api->streams.n[STREAM_LEASE]);
 	gauge(out, "gpumgr_requests_waiting", "Clients that wait for the answer to a request.", api->tickets.n);
 }
 

@@ -8,8 +8,10 @@
 
 struct api_host;
 
-#define METRICS_KINDS (REQUEST_RELEASE_ALL + 1)
-#define METRICS_OUTCOMES (OUTCOME_SHUTDOWN + 1)
+#define METRICS_KINDS (REQUEST_MAKE_ROOM + 1) /* the last of its enum */
+#define METRICS_OUTCOMES (OUTCOME_REQUEST_ID_REUSED + 1) /* likewise */
+#define METRICS_MODES (LEASE_GPU + 1) /* likewise */
+#define METRICS_ENDS (LEASE_UNCONFIGURED + 1) /* likewise */
 #define METRICS_BUCKETS 12
 #define METRICS_STATUSES 600
 #define METRICS_TYPES 16
@@ -27,8 +29,11 @@ struct metrics {
 		uint64_t n;
 	} events[METRICS_TYPES];
 	uint64_t other_events;
+	uint64_t lease_grants[METRICS_MODES];
+	uint64_t lease_ends[METRICS_ENDS];
 };
 
 void metrics_count_answer(struct metrics *metrics, unsigned status);
+void metrics_count_lease(struct metrics *metrics, const struct lease *lease, enum lease_news news);
 /* Counts the event, and the transition whose end it tells. */
 void metrics_count_notice(struct metrics *metrics, const struct api_host *host, const struct notice *notice);

@@ -13,7 +13,7 @@
 #define WAIT_MAX_S (30 * 24 * 3600)
 #define TAIL_MAX 100000
 
-enum kind { KIND_BOOL, KIND_SECONDS, KIND_COUNT, KIND_TEXT };
+enum kind { KIND_BOOL, KIND_SECONDS, KIND_COUNT, KIND_NUMBER, KIND_TEXT, KIND_STRING };
 
 static const struct description {
 	const char *name;
@@ -29,6 +29,9 @@ static const struct description {
 	{ "follow", PARAMETER_FOLLOW, KIND_BOOL, offsetof(struct parameters, follow) },
 	{ "phase", PARAMETER_PHASE, KIND_TEXT, offsetof(struct parameters, phase) },
 	{ "start", PARAMETER_START, KIND_TEXT, offsetof(struct parameters, start) },
+	{ "ttl_s", PARAMETER_TTL, KIND_SECONDS, offsetof(struct parameters, ttl_ms) },
+	{ "fence", PARAMETER_FENCE, KIND_NUMBER, offsetof(struct parameters, fence) },
+	{ "secret", PARAMETER_SECRET, KIND_STRING, offsetof(struct parameters, secret) },
 };
 
 void parameters_init(struct parameters *parameters)
@@ -40,7 +43,8 @@ void parameters_finish(struct parameters *parameters)
 {
 	free(parameters->phase);
 	free(parameters->start);
-	parameters->phase = parameters->start = NULL;
+	free(parameters->secret);
+	parameters->phase = parameters->start = parameters->secret = NULL;
 }
 
 static void *field(struct parameters *parameters, const struct description *description)
@@ -136,6 +140,15 @@ static int set_count(int64_t *value, const char *name, const char *text, struct 
 	return 0;
 }
 
+static int set_number(int64_t *value, const char *name, const char *text, struct error *err)
+{
+	size_t digits = strspn(text, "0123456789");
+	if (digits == 0 || digits > 18 || text[digits] != 0)
+		return error_set(err, -EINVAL, "`%s` must be a whole number", name);
+	*value = atoll(text);
+	return 0;
+}
+
 static int set_text(char **value, const char *text)
 {
 	*value = strdup(text);
@@ -152,7 +165,10 @@ static int set_from_text(
 		return set_seconds(field(parameters, description), description->name, text, err);
 	case KIND_COUNT:
 		return set_count(field(parameters, description), description->name, text, err);
+	case KIND_NUMBER:
+		return set_number(field(parameters, description), description->name, text, err);
 	case KIND_TEXT:
+	case KIND_STRING: /* in a body nothing but a string */
 		return set_text(field(parameters, description), text);
 	}
 	return -EINVAL;
@@ -209,12 +225,12 @@ int parameters_read_query(struct parameters *parameters, unsigned accepted, char
 static int json_as_text(
 	const struct description *description, json_t *value, char *buffer, size_t size, struct error *err)
 {
-	bool is_number = json_is_number(value) && description->kind != KIND_TEXT;
+	bool is_number = json_is_number(value) && description->kind < KIND_TEXT;
 	if (json_is_string(value) && json_string_length(value) < size) {
 		snprintf(buffer, size, "%s", json_string_value(value));
 	} else if (json_is_boolean(value) && description->kind == KIND_BOOL) {
 		snprintf(buffer, size, "%d", json_is_true(value) ? 1 : 0);
-	} else if (json_is_integer(value)) {
+	} else if (json_is_integer(value) && description->kind != KIND_STRING) {
 		snprintf(buffer, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	} else if (is_number && json_real_value(value) >= 0 && json_real_value(value) < 1e9) {
 		/* Not printf's %f: its point follows the locale. */
@@ -228,16 +244,21 @@ static int json_as_text(
 	return 0;
 }
 
+int parameters_json_bool(const char *name, json_t *value, bool *ret_value, struct error *err)
+{
+	char text[16];
+	const struct description description = { .name = name, .kind = KIND_BOOL };
+	int r = json_as_text(&description, value, text, sizeof(text), err);
+	return r < 0 ? r : set_bool(ret_value, name, text, err);
+}
+
 static void cleanup_json(json_t **json)
 {
 	json_decref(*json);
 }
 
-int parameters_read_body(
-	struct parameters *parameters, unsigned accepted, const char *body, size_t length, struct error *err)
+int parameters_load_body(const char *body, size_t length, json_t **ret_root, struct error *err)
 {
-	if (length == 0)
-		return 0;
 	json_error_t where;
 	CLEANUP(cleanup_json) json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
 	if (root == NULL)
@@ -245,6 +266,19 @@ int parameters_read_body(
 			where.text);
 	if (!json_is_object(root))
 		return error_set(err, -EINVAL, "the body must be a JSON object, such as {\"wait_s\": 30}");
+	*ret_root = TAKE_PTR(root);
+	return 0;
+}
+
+int parameters_read_body(
+	struct parameters *parameters, unsigned accepted, const char *body, size_t length, struct error *err)
+{
+	if (length == 0)
+		return 0;
+	CLEANUP(cleanup_json) json_t *root = NULL;
+	int loaded = parameters_load_body(body, length, &root, err);
+	if (loaded < 0)
+		return loaded;
 	const char *key;
 	json_t *value;
 	json_object_foreach(root, key, value)

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +20,9 @@ enum parameter {
 	PARAMETER_FOLLOW = 1 << 5,
 	PARAMETER_PHASE = 1 << 6,
 	PARAMETER_START = 1 << 7,
+	PARAMETER_TTL = 1 << 8,
+	PARAMETER_FENCE = 1 << 9,
+	PARAMETER_SECRET = 1 << 10,
 };
 
 struct parameters {
@@ -31,6 +35,9 @@ struct parameters {
 	int64_t tail;
 	char *phase; /* owned */
 	char *start; /* owned */
+	int64_t ttl_ms;
+	int64_t fence;
+	char *secret; /* owned */
 };
 
 void parameters_init(struct parameters *parameters);
@@ -42,6 +49,12 @@ int parameters_read_query(struct parameters *parameters, unsigned accepted, char
 /* The same from a JSON object. An empty body is no parameters. */
 int parameters_read_body(
 	struct parameters *parameters, unsigned accepted, const char *body, size_t length, struct error *err);
+
+/* The object that a body must be; the reference is the caller's. 0, or -EINVAL with a message. */
+int parameters_load_body(const char *body, size_t length, json_t **ret_root, struct error *err);
+
+/* A boolean as every parameter takes it: 1, 0, true, false, yes, no. 0, or -EINVAL with a message. */
+int parameters_json_bool(const char *name, json_t *value, bool *ret_value, struct error *err);
 
 /* Percent-decoding in place; `plus` means a space (in queries). -EINVAL: a broken escape or a NUL. */
 int percent_decode(char *text, bool plus);

@@ -9,7 +9,7 @@ void plan_get(struct request *request)
 	const struct parameters *parameters = &request->parameters;
 	struct request_spec spec = { .wait_ms = WAIT_DEFAULT_MS };
 	if ((parameters->phase == NULL) == (parameters->start == NULL)) {
-		reply_problem(request, "bad_request", NULL, "say either ?phase=NUMBER or NAME, or ?start=SERVICE");
+		reply_problem(request, "bad_request", "say either ?phase=NUMBER or NAME, or ?start=SERVICE");
 		return;
 	}
 	if (parameters->phase != NULL) {

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "api/json.h"
 #include "base/cleanup.h"
 
 static const struct problem {
@@ -15,22 +14,31 @@ static const struct problem {
 	{ "unknown_phase", 400, "There is no such phase" },
 	{ "unauthorized", 401, "A token is needed" },
 	{ "wrong_host", 403, "The Host is not one of this machine's" },
+	{ "wrong_secret", 403, "This is not the secret of the lease" },
 	{ "wrong_origin", 403, "Web pages of other hosts may not call" },
 	{ "not_found", 404, "There is no such resource" },
+	{ "unknown_lease", 404, "There is no such lease" },
 	{ "unknown_service", 404, "There is no such service" },
 	{ "unknown_transition", 404, "There is no such transition" },
 	{ "method_not_allowed", 405, "The resource does not know this method" },
+	{ "bad_configuration", 409, "The configuration file is wrong" },
+	{ "would_deadlock", 409, "It would wait for itself" },
+	{ "request_id_reused", 409, "The request_id stands for another request" },
+	{ "stale_fence", 409, "The fence is another grant's" },
 	{ "insufficient_vram", 409, "It does not fit" },
 	{ "stopped", 409, "A forced stop came in between" },
 	{ "withdrawn", 409, "The request was withdrawn before it began" },
 	{ "too_large", 413, "The body is too large" },
 	{ "unsupported_media_type", 415, "The body must be JSON" },
 	{ "internal", 500, "gpumgrd failed" },
+	{ "container_not_found", 500, "The container of a service does not exist" },
 	{ "start_failed", 500, "A service did not start" },
 	{ "stop_failed", 500, "A service did not stop" },
 	{ "not_implemented", 501, "Not built yet" },
 	{ "shutting_down", 503, "gpumgrd is shutting down" },
 	{ "too_many_requests", 503, "Too many requests are waiting" },
+	{ "lock_unavailable", 503, "No fence can be had" },
+	{ "lease_timeout", 504, "The lease was not granted in time" },
 	{ "start_timeout", 504, "A service was not healthy in time" },
 	{ "wait_timeout", 504, "The turn did not come in time" },
 };
@@ -49,12 +57,16 @@ unsigned problem_status(const char *code)
 	return problem != NULL ? problem->status : 500;
 }
 
-json_t *problem_document(const char *code, const char *detail)
+void problem_begin(struct writer *writer, unsigned status, const char *code, const char *detail)
 {
 	const struct problem *problem = find(code);
-	return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b}", "type", "about:blank", "title",
-		problem != NULL ? problem->title : "The request failed", "status",
-		problem != NULL ? (int)problem->status : 500, "detail", json_text(detail), "code", code, "success", 0);
+	writer_open(writer, NULL, '{');
+	writer_text(writer, "type", "about:blank");
+	writer_text(writer, "title", problem != NULL ? problem->title : "The request failed");
+	writer_integer(writer, "status", status);
+	writer_text(writer, "detail", detail);
+	writer_text(writer, "code", code);
+	writer_bool(writer, "success", false);
 }
 
 const char *problem_code(size_t index)

@@ -53,35 +53,71 @@ void reply_text(struct request *request, unsigned status, const char *content_ty
 	reply_response(request, status, reply_make(content_type, text, length));
 }
 
-static void reply_document(struct request *request, unsigned status, const char *content_type, json_t *body)
+void reply_json(struct request *request, unsigned status, struct writer *body)
 {
-	char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
-	json_decref(body);
-	reply_text(request, status, content_type, text, text != NULL ? strlen(text) : 0);
+	size_t length;
+	char *text = writer_take(body, &length);
+	reply_text(request, status, status >= 400 ? PROBLEM_TYPE : "application/json", text, length);
 }
 
-void reply_json(struct request *request, unsigned status, json_t *body)
+static ssize_t handle_read(void *context, uint64_t position, char *buffer, size_t size)
 {
-	reply_document(request, status, "application/json", body);
+	const struct writer *body = context;
+	size_t left = body->length - (size_t)position;
+	size_t n = left < size ? left : size;
+	memcpy(buffer, body->text + position, n);
+	return (ssize_t)n;
 }
 
-void reply_problem_document(struct request *request, unsigned status, json_t *document)
+static void handle_free(void *context)
 {
-	reply_document(request, status, PROBLEM_TYPE, document);
+	struct writer *body = context;
+	writer_finish(body);
+	free(body);
 }
 
-void reply_problem(struct request *request, const char *code, json_t *more, const char *format, ...)
+void reply_json_in_pieces(struct request *request, unsigned status, struct writer *body)
+{
+	struct writer *kept = body->has_failed ? NULL : malloc(sizeof(*kept));
+	if (kept == NULL)
+		return;
+	*kept = *body;
+	*body = (struct writer){ 0 };
+	struct MHD_Response *response =
+		MHD_create_response_from_callback(kept->length, kept->length, handle_read, kept, handle_free);
+	if (response == NULL) {
+		handle_free(kept);
+		return;
+	}
+	reply_add_headers(response, "application/json");
+	reply_response(request, status, response);
+}
+
+static void reply_problem_v(
+	struct request *request, unsigned status, const char *code, const char *format, va_list args)
 {
 	char detail[1024];
+	CLEANUP_WRITER struct writer writer = { 0 };
+	vsnprintf(detail, sizeof(detail), format, args);
+	problem_begin(&writer, status, code, detail);
+	writer_close(&writer, '}');
+	reply_json(request, status, &writer);
+}
+
+void reply_problem(struct request *request, const char *code, const char *format, ...)
+{
 	va_list args;
 	va_start(args, format);
-	vsnprintf(detail, sizeof(detail), format, args);
+	reply_problem_v(request, problem_status(code), code, format, args);
 	va_end(args);
-	json_t *document = problem_document(code, detail);
-	if (document != NULL && more != NULL)
-		json_object_update(document, more);
-	json_decref(more);
-	reply_problem_document(request, problem_status(code), document);
+}
+
+void reply_problem_as(struct request *request, unsigned status, const char *code, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	reply_problem_v(request, status, code, format, args);
+	va_end(args);
 }
 
 void reply_header(struct request *request, const char *name, const char *value)

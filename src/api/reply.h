@@ -4,24 +4,30 @@
  */
 #pragma once
 
-#include <jansson.h>
 #include <stddef.h>
+
+#include "api/writer.h"
 
 struct MHD_Response;
 struct request;
 
-/* `body` is taken over. */
-void reply_json(struct request *request, unsigned status, json_t *body);
+/* What was written, which is a problem document when the status says so. The writer is empty then. */
+void reply_json(struct request *request, unsigned status, struct writer *body);
+
+/* The same in two pieces, the headers first, which takes longer; see answer_is_lost() in leases.c for what it is good
+ * for.
+ */
+void reply_json_in_pieces(struct request *request, unsigned status, struct writer *body);
 
 /* `text` (from malloc) is taken over. */
 void reply_text(struct request *request, unsigned status, const char *content_type, char *text, size_t length);
 
-/* A problem document; the members of `more` (taken over, may be NULL) are added to it. */
-void reply_problem(struct request *request, const char *code, json_t *more, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+void reply_problem(struct request *request, const char *code, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
-/* A problem document that is complete already, taken over. */
-void reply_problem_document(struct request *request, unsigned status, json_t *document);
+/* The same with another status than the code has elsewhere. */
+void reply_problem_as(struct request *request, unsigned status, const char *code, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 
 /* A response made elsewhere; its reference is taken over. NULL: no memory. */
 void reply_response(struct request *request, unsigned status, struct MHD_Response *response);

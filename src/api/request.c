@@ -1,12 +1,14 @@
 /* Making, filling and ending of requests. Decides nothing about them. */
 #include "api/request.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "api/broken.h"
 #include "api/server.h"
 #include "api/stream.h"
 #include "base/cleanup.h"
@@ -65,6 +67,7 @@ struct request *request_free(struct request *request)
 	watch_stop(request);
 	if (request->ticket != 0)
 		tickets_remove(&request->api->tickets, request);
+	broken_finish(request);
 	if (request->stream != NULL)
 		stream_detach(request->stream);
 	if (request->response != NULL && !request->response_is_shared)
@@ -92,10 +95,35 @@ static const struct header {
 	{ "Expect", offsetof(struct headers, expect), false },
 };
 
+/* RFC 9110, 5.6.2. */
+static bool is_token(const char *name)
+{
+	const char *c = name;
+	while (isalnum((unsigned char)*c) || (*c != 0 && strchr("!#$%&'*+-.^_`|~", *c) != NULL))
+		c++;
+	return c > name && *c == 0;
+}
+
+/*
+ * libmicrohttpd leaves blanks before the colon in the name, and of a value that begins on the next line it makes the
+ * end of the name ("Transfer-Encodingchunked"). It knows neither as the header that it is, and would read the body as
+ * one more request.
+ */
+static bool is_name(const char *key)
+{
+	static const char *const framing[] = { "Content-Length", "Transfer-Encoding" };
+	for (size_t i = 0; i < ARRAY_SIZE(framing); i++)
+		if (strncasecmp(key, framing[i], strlen(framing[i])) == 0)
+			return key[strlen(framing[i])] == 0;
+	return is_token(key);
+}
+
 static enum MHD_Result handle_header(void *context, enum MHD_ValueKind kind, const char *key, const char *value)
 {
 	struct headers *headers = context;
 	(void)kind;
+	if (!is_name(key))
+		headers->malformed = true;
 	for (size_t i = 0; i < ARRAY_SIZE(known_headers); i++) {
 		if (strcasecmp(known_headers[i].name, key) != 0)
 			continue;
@@ -133,6 +161,13 @@ int request_add_body(struct request *request, const char *data, size_t length)
 	request->body = grown;
 	request->body_length += length;
 	return 0;
+}
+
+void request_drop_body(struct request *request)
+{
+	free(request->body);
+	request->body = NULL;
+	request->body_length = 0;
 }
 
 const char *request_title(const struct request *request, char *buffer, size_t size)

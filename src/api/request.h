@@ -3,7 +3,6 @@
  */
 #pragma once
 
-#include <jansson.h>
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,6 +12,7 @@
 
 #include "api/parameters.h"
 #include "api/watch.h"
+#include "api/writer.h"
 #include "base/error.h"
 #include "core/request.h"
 
@@ -35,6 +35,7 @@ struct headers {
 	const char *last_event_id;
 	const char *expect;
 	bool repeated; /* one of those that must not be came twice */
+	bool malformed; /* a name is none, and others may take it for that of the length or the coding */
 };
 
 enum request_stage {
@@ -69,9 +70,20 @@ struct request {
 
 	uint64_t ticket; /* 0: none */
 	LIST_ENTRY(request) ticket_link;
-	struct request_spec spec; /* what it submitted */
+	bool breaks; /* a forced stop, see broken.h */
+	LIST_ENTRY(request) breaking_link;
+	struct writer broken; /* the leases that it broke so far, as JSON */
+	struct request_spec spec; /* what it submitted; without the terms of a lease, which are its body's */
+	uint64_t transition; /* what became of it, 0: nothing */
+	bool is_attached; /* wants a lease that lives as long as the connection */
+	bool may_return; /* its request_id leads back to the lease */
+	uint64_t begun_run; /* of its listener, when its headers were there */
+	uint64_t answered_run; /* with a lease */
+	bool is_in_pieces; /* that answer, see leases.c */
+	uint64_t granted_fence; /* the lease in the answer that is being sent, 0: none */
 	struct watch *watch; /* notices that the client goes away */
 	bool gone;
+	bool is_suspended;
 	struct stream *stream;
 };
 
@@ -86,6 +98,9 @@ bool request_has_body(const struct request *request);
 
 /* -E2BIG: more than the limit; it is dropped, and remembered. -ENOMEM. */
 int request_add_body(struct request *request, const char *data, size_t length);
+
+/* It was read; what waits must not keep it. */
+void request_drop_body(struct request *request);
 
 /* "GET /gpu/status" as a person would write it, cut to fit. Returns `buffer`. */
 const char *request_title(const struct request *request, char *buffer, size_t size);

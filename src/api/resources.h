@@ -8,8 +8,13 @@ struct request;
 
 void events_get(struct request *request);
 void health_get(struct request *request);
-void lease_later(struct request *request);
+void lease_attach(struct request *request);
+void lease_delete(struct request *request);
+void lease_renew(struct request *request);
 void leases_get(struct request *request);
+void leases_post(struct request *request);
+void lock_release(struct request *request);
+void reload_post(struct request *request);
 void logs_get(struct request *request);
 void metrics_get(struct request *request);
 void phase_prepare(struct request *request);

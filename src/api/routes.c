@@ -19,13 +19,15 @@
 static const struct route routes[] = {
 	{ "GET", "/gpu/events", events_get, PARAMETER_FOLLOW, 0 },
 	{ "GET", "/gpu/leases", leases_get, 0, 0 },
-	{ "POST", "/gpu/leases", lease_later, 0, ROUTE_ANY_BODY },
-	{ "DELETE", "/gpu/leases/{id}", lease_later, 0, ROUTE_ANY_BODY },
-	{ "POST", "/gpu/leases/{id}/renew", lease_later, 0, ROUTE_ANY_BODY },
-	{ "POST", "/gpu/lock/release", lease_later, 0, ROUTE_ANY_BODY },
+	{ "POST", "/gpu/leases", leases_post, 0, ROUTE_OWN_BODY | ROUTE_QUIET },
+	{ "DELETE", "/gpu/leases/{id}", lease_delete, PARAMETER_FENCE, 0 },
+	{ "POST", "/gpu/leases/{id}/attach", lease_attach, PARAMETER_SECRET, ROUTE_NO_QUERY },
+	{ "POST", "/gpu/leases/{id}/renew", lease_renew, PARAMETER_TTL | PARAMETER_FENCE, ROUTE_QUIET },
+	{ "POST", "/gpu/lock/release", lock_release, 0, 0 },
 	{ "GET", "/gpu/plan", plan_get, PARAMETER_PHASE | PARAMETER_START, 0 },
 	{ "POST", "/gpu/prepare-phase/{phase}", phase_prepare, STARTING, 0 },
 	{ "POST", "/gpu/release-all", service_release_all, ACTING, 0 },
+	{ "POST", "/gpu/reload", reload_post, 0, 0 },
 	{ "GET", "/gpu/service/{name}/logs", logs_get, PARAMETER_TAIL | PARAMETER_FOLLOW, 0 },
 	{ "POST", "/gpu/service/{name}/restart", service_restart, ACTING, 0 },
 	{ "POST", "/gpu/service/{name}/start", service_start, STARTING, 0 },
@@ -98,10 +100,10 @@ static bool refuse_unknown(struct request *request)
 	char title[256];
 	request_title(request, title, sizeof(title));
 	if (nearest != NULL)
-		reply_problem(request, "not_found", NULL, "%s: there is no such resource; did you mean %s %s?", title,
+		reply_problem(request, "not_found", "%s: there is no such resource; did you mean %s %s?", title,
 			nearest->method, nearest->path);
 	else
-		reply_problem(request, "not_found", NULL,
+		reply_problem(request, "not_found",
 			"%s: there is no such resource; try GET /gpu/status, or see docs/http-api.md", title);
 	return false;
 }
@@ -109,7 +111,7 @@ static bool refuse_unknown(struct request *request)
 static bool refuse_method(struct request *request, const char *allow)
 {
 	char title[256];
-	reply_problem(request, "method_not_allowed", NULL, "%s: this resource takes %s",
+	reply_problem(request, "method_not_allowed", "%s: this resource takes %s",
 		request_title(request, title, sizeof(title)), allow);
 	reply_header(request, "Allow", allow);
 	return false;

@@ -10,7 +10,9 @@
 struct request;
 
 enum route_flag {
-	ROUTE_ANY_BODY = 1 << 0, /* the handler looks at the body itself, or not at all; nor at parameters */
+	ROUTE_OWN_BODY = 1 << 0, /* the handler reads the JSON of the body itself */
+	ROUTE_NO_QUERY = 1 << 1, /* its parameters are not for the query, which ends up in histories and logs */
+	ROUTE_QUIET = 1 << 2, /* what comes of it is logged, and who asked for it */
 };
 
 struct route {

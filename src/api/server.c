@@ -6,7 +6,11 @@
  *   with a body wait for the last call of the handler.
  * - A suspended connection is not looked at at all (watch.h), and stopping with one aborts the process.
  * - A resumed connection calls the handler again.
+ * - A connection that a content reader ended with an error, or whose answer could not be sent, is closed by the run
+ *   after that one, and it does not say that it wants to run again.
  * - It keeps a record of each parameter of the query; when there is no room for one, it forgets to answer.
+ * - What it refuses by itself after the headers (no Host, a Content-Length that is no number or too large) gets the
+ * head of its answer twice, then the body, and the end of the connection.
  */
 #include "api/server.h"
 
@@ -21,15 +25,20 @@
 #include <time.h>
 
 #include "api/action.h"
+#include "api/leases.h"
 #include "api/problem.h"
 #include "api/reply.h"
 #include "api/request.h"
 #include "api/routes.h"
-#include "api/stream.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 
-#define POOL_BYTES (24 * 1024) /* of a connection: its headers must fit */
+/*
+ * What libmicrohttpd keeps for a connection; its headers must fit. An attached lease keeps it whole, so with thousands
+ * of them it is most of what they cost. Browsers, who bring what cookies they have, come over TCP.
+ */
+#define POOL_BYTES_UNIX (4 * 1024)
+#define POOL_BYTES_TCP (24 * 1024)
 #define BODY_DISCARD_MAX (1024 * 1024) /* what a client may go on sending before it is cut off */
 #define RUNS_MAX 8 /* in a row, before others get a turn */
 #define FDS_KEPT 512 /* for everything but connections */
@@ -74,8 +83,11 @@ static void run(struct listener *listener)
 {
 	unsigned long long timeout = 1;
 	for (unsigned i = 0; i < RUNS_MAX; i++) {
+		listener->has_remains = false;
+		listener->n_runs++;
 		MHD_run(listener->daemon);
-		if (MHD_get_timeout(listener->daemon, &timeout) != MHD_YES || timeout != 0)
+		bool has_work = MHD_get_timeout(listener->daemon, &timeout) == MHD_YES && timeout == 0;
+		if (!has_work && !listener->has_remains)
 			return;
 	}
 	uv_timer_start(&listener->timer, handle_run_again, 0, 0);
@@ -93,8 +105,17 @@ static void handle_ready(uv_poll_t *poll, int status, int events)
 	run(poll->data);
 }
 
+void api_suspend(struct request *request)
+{
+	request->is_suspended = true;
+	MHD_suspend_connection(request->connection);
+}
+
 void api_resume(struct request *request)
 {
+	if (!request->is_suspended)
+		return;
+	request->is_suspended = false;
 	/* Without a thread of its own the library takes note of it only when it runs, and nothing else may make it run
 	 * soon. */
 	MHD_resume_connection(request->connection);
@@ -154,10 +175,13 @@ static void handle_connection(void *context, struct MHD_Connection *connection, 
 		return;
 	}
 	struct client *client = *socket_context;
+	/* Without descriptors the library stops accepting until one ends, and goes on only when it runs once more. */
+	((struct listener *)context)->has_remains = true;
 	if (client == NULL)
 		return;
 	client->api->n_connections--;
 	deadline_set(&client->api->deadlines, &client->deadline, DEADLINE_NONE);
+	free(client->name);
 	free(client);
 	*socket_context = NULL;
 }
@@ -210,6 +234,10 @@ static void handle_completed(
 	struct client *client = request->client;
 	if (request->ticket != 0 && !listener->api->closing)
 		action_withdraw(request);
+	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+		listener->has_remains = true;
+		lease_was_not_told(request);
+	}
 	request_free(request);
 	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_IDLE);
 	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
@@ -220,7 +248,9 @@ static void log_request(const struct request *request)
 {
 	char title[256];
 	const struct client *client = request->client;
-	enum log_level level = strcmp(request->method, "POST") == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+	bool is_quiet = request->route != NULL && (request->route->flags & ROUTE_QUIET) != 0;
+	bool is_told = strcmp(request->method, "POST") == 0 && !is_quiet;
+	enum log_level level = is_told ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
 	request_title(request, title, sizeof(title));
 	if (client->has_peer)
 		log_line(level, "uid %u (pid %d): %s", (unsigned)client->uid, (int)client->pid, title);
@@ -234,9 +264,13 @@ static bool framing_is_sane(struct request *request)
 	const struct headers *headers = &request->headers;
 	bool is_chunked = headers->transfer_encoding != NULL && strcasecmp(headers->transfer_encoding, "chunked") == 0;
 	if (headers->repeated)
-		reply_problem(request, "bad_request", NULL, "a header that may come only once came twice");
+		reply_problem(request, "bad_request", "a header that may come only once came twice");
+	else if (headers->malformed)
+		reply_problem(request, "bad_request",
+			"the name of a header must be one word, right before its colon, with the value on the same "
+			"line");
 	else if (headers->transfer_encoding != NULL && (!is_chunked || headers->content_length != NULL))
-		reply_problem(request, "bad_request", NULL,
+		reply_problem(request, "bad_request",
 			"Transfer-Encoding must be `chunked`, alone and without Content-Length");
 	else
 		return true;
@@ -249,7 +283,7 @@ static bool body_fits(struct request *request)
 	const char *length = request->headers.content_length;
 	if (length == NULL || strtoull(length, NULL, 10) <= API_BODY_MAX)
 		return true;
-	reply_problem(request, "too_large", NULL, "a body may have %d bytes", API_BODY_MAX);
+	reply_problem(request, "too_large", "a body may have %d bytes", API_BODY_MAX);
 	return false;
 }
 
@@ -259,7 +293,7 @@ static void check_headers(struct request *request)
 	if (!guard_admits(&request->api->guard, request))
 		return;
 	if (request->target_bad) {
-		reply_problem(request, "bad_request", NULL,
+		reply_problem(request, "bad_request",
 			"the path must begin with `/`, have at most %d segments, whole %%-escapes, and no encoded `/` "
 			"or "
 			"control characters",
@@ -282,26 +316,25 @@ static bool read_parameters(struct request *request)
 	struct error err = { 0 };
 	const struct route *route = request->route;
 	if (request->body_discarded > 0) {
-		reply_problem(request, "too_large", NULL, "a body may have %d bytes", API_BODY_MAX);
+		reply_problem(request, "too_large", "a body may have %d bytes", API_BODY_MAX);
 		return false;
 	}
-	if (route->flags & ROUTE_ANY_BODY)
-		return true;
 	if (request->body_length > 0 && strcmp(route->method, "POST") != 0) {
-		reply_problem(request, "bad_request", NULL, "%s takes no body; use the query", request->method);
+		reply_problem(request, "bad_request", "%s takes no body; use the query", request->method);
 		return false;
 	}
 	if (request->body_length > 0 && !has_json_type(request)) {
-		reply_problem(request, "unsupported_media_type", NULL,
+		reply_problem(request, "unsupported_media_type",
 			"the body must be JSON and say so: `Content-Type: application/json`");
 		return false;
 	}
-	int r = parameters_read_query(&request->parameters, route->parameters, request->query, &err);
-	if (r == 0)
+	unsigned in_query = route->flags & ROUTE_NO_QUERY ? 0 : route->parameters;
+	int r = parameters_read_query(&request->parameters, in_query, request->query, &err);
+	if (r == 0 && (route->flags & ROUTE_OWN_BODY) == 0)
 		r = parameters_read_body(
 			&request->parameters, route->parameters, request->body, request->body_length, &err);
 	if (r == -EINVAL)
-		reply_problem(request, "bad_request", NULL, "%s", err.message);
+		reply_problem(request, "bad_request", "%s", err.message);
 	return r == 0;
 }
 
@@ -341,11 +374,12 @@ static enum MHD_Result begin(struct request *request, const char *method)
 	request->method = method;
 	request->is_head = strcmp(method, "HEAD") == 0;
 	request->stage = REQUEST_RECEIVING;
+	request->begun_run = request->client->listener->n_runs;
 	request_read_headers(request);
-	log_request(request);
 	bool is_sane = framing_is_sane(request);
 	if (is_sane)
 		check_headers(request);
+	log_request(request);
 	return refuses_at_once(request, is_sane) ? send_answer(request) : MHD_YES;
 }
 
@@ -364,13 +398,13 @@ static enum MHD_Result receive(struct request *request, const char *data, size_t
 static enum MHD_Result answer(struct request *request)
 {
 	if (request->api->closing)
-		reply_problem(request, "shutting_down", NULL, "gpumgrd is shutting down; try again when it is back");
+		reply_problem(request, "shutting_down", "gpumgrd is shutting down; try again when it is back");
 	else if (request->response == NULL && read_parameters(request))
 		request->route->handle(request);
 	if (request->stage != REQUEST_WAITING)
 		return send_answer(request);
 	deadline_set(&request->api->deadlines, &request->client->deadline, DEADLINE_NONE);
-	MHD_suspend_connection(request->connection);
+	api_suspend(request);
 	return MHD_YES;
 }
 
@@ -382,7 +416,7 @@ static enum MHD_Result go_on(struct request *request)
 		return send_answer(request);
 	if (request->ticket == 0)
 		return MHD_NO; /* no memory for its answer */
-	MHD_suspend_connection(request->connection);
+	api_suspend(request);
 	return MHD_YES;
 }
 
@@ -427,9 +461,10 @@ static int listener_open(struct api *api, int fd, struct error *err)
 	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
 		handle_request, listener, MHD_OPTION_EXTERNAL_LOGGER, handle_library_log, NULL,
 		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, api->connections_max + 16,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_URI_LOG_CALLBACK, handle_target,
-		listener, MHD_OPTION_NOTIFY_COMPLETED, handle_completed, listener, MHD_OPTION_NOTIFY_CONNECTION,
-		handle_connection, listener, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(listener->is_unix ? POOL_BYTES_UNIX : POOL_BYTES_TCP),
+		MHD_OPTION_URI_LOG_CALLBACK, handle_target, listener, MHD_OPTION_NOTIFY_COMPLETED, handle_completed,
+		listener, MHD_OPTION_NOTIFY_CONNECTION, handle_connection, listener, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+		MHD_OPTION_END);
 	if (listener->daemon == NULL) {
 		close(fd);
 		return error_set(err, -ENOMEM, "the HTTP server cannot be started: %s", strerror(errno));
@@ -513,6 +548,12 @@ static int open_sockets(struct api *api, const struct api_options *options, stru
 	return r;
 }
 
+/* What is no Unix socket may be reached from anywhere. */
+static bool opens_tcp(const struct config *config, const struct api_options *options)
+{
+	return config->listen.n > 0 || (options->listen_fd >= 0 && !listen_is_unix(options->listen_fd));
+}
+
 static uint64_t wall_ms(void)
 {
 	struct timespec now;
@@ -525,8 +566,8 @@ static void open_timers(struct api *api)
 	deadlines_init(&api->deadlines, api->loop, handle_deadline);
 	for (size_t i = 0; i < DEADLINE_KINDS; i++)
 		api_handle_opened(api);
-	uv_timer_init(api->loop, &api->ping_timer);
-	api_handle_opened(api);
+	streams_init(api);
+	lease_streams_init(api);
 	uv_timer_init(api->loop, &api->log_timer);
 	api_handle_opened(api);
 }
@@ -539,10 +580,9 @@ int api_create(uv_loop_t *loop, const struct api_host *host, const struct api_op
 		return error_set(err, -ENOMEM, "no memory for the HTTP API");
 	api->loop = loop;
 	api->host = host;
-	LIST_INIT(&api->streams);
 	api->ring = ring_create(wall_ms());
 	int r = api->ring == NULL ? error_set(err, -ENOMEM, "no memory for the HTTP API")
-				  : guard_open(&api->guard, host->config, err);
+				  : guard_open(&api->guard, &host->config, opens_tcp(host->config, options), err);
 	if (r < 0) {
 		api_free(api);
 		return r;
@@ -593,17 +633,18 @@ struct api *api_destroy(struct api *api)
 {
 	if (api == NULL)
 		return NULL;
+	api->closing = true; /* from here on nobody who goes away gives a lease back: they go on after the restart */
 	listen_unix_remove(&api->unix_socket);
 	action_end_all(api);
 	stream_end_all(api);
-	api->closing = true;
 	for (size_t i = 0; i < api->n_listeners; i++)
 		listener_close(&api->listeners[i]);
 	if (api->status_cache.response != NULL)
 		MHD_destroy_response(api->status_cache.response);
 	for (size_t i = 0; i < DEADLINE_KINDS; i++)
 		api_close_handle(api, (uv_handle_t *)&api->deadlines.queues[i].timer);
-	api_close_handle(api, (uv_handle_t *)&api->ping_timer);
+	streams_finish(api);
+	lease_streams_finish(api);
 	api_close_handle(api, (uv_handle_t *)&api->log_timer);
 	return NULL;
 }

@@ -16,18 +16,19 @@
 #include "api/api.h"
 #include "api/deadline.h"
 #include "api/guard.h"
+#include "api/lease_stream.h"
 #include "api/listen.h"
 #include "api/metrics.h"
 #include "api/ring.h"
+#include "api/stream.h"
 #include "api/tickets.h"
 
-#define API_CONNECTIONS_MAX 12000
+#define API_CONNECTIONS_MAX 24000
 #define API_WAITING_MAX 10000
 #define API_STREAMS_MAX 256
 #define API_BODY_MAX (64 * 1024)
 
 struct request;
-struct stream;
 
 /* One listening socket with the libmicrohttpd daemon that serves it. */
 struct listener {
@@ -37,6 +38,8 @@ struct listener {
 	unsigned port; /* TCP */
 	uv_poll_t poll; /* its epoll descriptor */
 	uv_timer_t timer; /* it wants to run again at once */
+	uint64_t n_runs; /* of libmicrohttpd */
+	bool has_remains; /* it has connections to close in its next run */
 };
 
 /* One connection. */
@@ -48,6 +51,7 @@ struct client {
 	bool has_peer; /* Unix socket: who it is */
 	uid_t uid;
 	pid_t pid;
+	char *name; /* in words, see peer.h; owned, NULL: not asked yet */
 };
 
 /* The rendered status page, good for one version and one second. */
@@ -71,10 +75,10 @@ struct api {
 	unsigned n_connections;
 	unsigned connections_max;
 	struct tickets tickets;
+	LIST_HEAD(, request) breaking; /* forced stops under way */
 	struct ring *ring;
-	LIST_HEAD(, stream) streams;
-	unsigned n_streams;
-	uv_timer_t ping_timer;
+	struct streams streams;
+	struct lease_streams lease_streams;
 	uv_timer_t log_timer; /* followers of logs look for more */
 	struct status_cache status_cache;
 	struct metrics metrics;
@@ -85,5 +89,7 @@ void api_handle_opened(struct api *api);
 void api_close_handle(struct api *api, uv_handle_t *handle);
 void api_handle_closed(struct api *api);
 
-/* Hands the connection back to libmicrohttpd. */
+/* Takes the connection from libmicrohttpd. */
+void api_suspend(struct request *request);
+/* Hands it back; nothing when it was not taken. */
 void api_resume(struct request *request);

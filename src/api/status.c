@@ -1,5 +1,5 @@
 /* GET /gpu/status and /gpu/version. The page is rendered once for each version and second, and sent to all who ask. */
-#include <string.h>
+#include <jansson.h>
 #include <time.h>
 
 #include "api/json.h"
@@ -8,12 +8,15 @@
 #include "api/resources.h"
 #include "api/server.h"
 
+#define API_VERSION 1
+
 static struct MHD_Response *render(const struct api_host *host)
 {
-	json_t *page = json_status(host);
-	char *text = page != NULL ? json_dumps(page, JSON_COMPACT) : NULL;
-	json_decref(page);
-	return reply_make("application/json", text, text != NULL ? strlen(text) : 0);
+	size_t length;
+	struct writer writer = { 0 };
+	json_status(&writer, host);
+	char *text = writer_take(&writer, &length);
+	return reply_make("application/json", text, length);
 }
 
 /* A reference to the page as it is now; NULL: no memory. */
@@ -40,8 +43,13 @@ void status_get(struct request *request)
 
 void version_get(struct request *request)
 {
-	reply_json(request, 200,
-		json_pack("{s:s, s:i, s:s, s:s, s:s}", "version", request->api->host->version, "api", 1,
-			"libmicrohttpd", MHD_get_version(), "libuv", uv_version_string(), "jansson",
-			jansson_version_str()));
+	CLEANUP_WRITER struct writer writer = { 0 };
+	writer_open(&writer, NULL, '{');
+	writer_text(&writer, "version", request->api->host->version);
+	writer_integer(&writer, "api", API_VERSION);
+	writer_text(&writer, "libmicrohttpd", MHD_get_version());
+	writer_text(&writer, "libuv", uv_version_string());
+	writer_text(&writer, "jansson", jansson_version_str());
+	writer_close(&writer, '}');
+	reply_json(request, 200, &writer);
 }

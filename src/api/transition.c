@@ -16,11 +16,13 @@ void transition_get(struct request *request)
 	const struct transition *transition =
 		is_id ? host->transition(host->context, strtoull(request->name, NULL, 10)) : NULL;
 	if (transition == NULL) {
-		reply_problem(request, "unknown_transition", NULL,
+		reply_problem(request, "unknown_transition",
 			"there is no transition `%.64s`, or it ended too long ago; GET /gpu/status lists those under "
 			"way",
 			request->name);
 		return;
 	}
-	reply_json(request, 200, json_transition(host, transition));
+	CLEANUP_WRITER struct writer writer = { 0 };
+	json_transition(&writer, NULL, host, transition, json_place(host, transition));
+	reply_json(request, 200, &writer);
 }

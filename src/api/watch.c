@@ -20,7 +20,7 @@ static void handle_event(uv_poll_t *poll, int status, int events)
 	if (request->ticket != 0)
 		action_withdraw(request);
 	if (request->stream != NULL)
-		stream_wake(request->stream);
+		stream_gone(request->stream);
 	else
 		api_resume(request);
 }

@@ -1,14 +1,23 @@
-/* The one mutable global of the program: how much is logged, and how. Each line is one write. */
+/* The one mutable global of the program: how much is logged, and how. No line is ever split between two writes. */
 #include "base/log.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 static enum log_level log_most = LOG_LEVEL_INFO;
 static bool log_journald;
+
+#define LINE_MAX_SIZE 2048
+
+static struct {
+	bool collects;
+	size_t used;
+	char bytes[8 * LINE_MAX_SIZE];
+} pending;
 
 static const struct {
 	const char *word;
@@ -38,12 +47,43 @@ static int put_prefix(char *line, size_t size, enum log_level level)
 		broken_down.tm_sec, now.tv_nsec / 1000000, levels[level].word);
 }
 
+static void write_out(const char *bytes, size_t n)
+{
+	ssize_t ignored = n > 0 ? write(STDERR_FILENO, bytes, n) : 0;
+	(void)ignored; /* there is nobody left to tell */
+}
+
+void log_collect(void)
+{
+	pending.collects = true;
+}
+
+void log_flush(void)
+{
+	write_out(pending.bytes, pending.used);
+	pending.used = 0;
+}
+
+static void put_line(const char *line, size_t n, bool at_once)
+{
+	if (!pending.collects) {
+		write_out(line, n);
+		return;
+	}
+	if (n > sizeof(pending.bytes) - pending.used)
+		log_flush();
+	memcpy(pending.bytes + pending.used, line, n);
+	pending.used += n;
+	if (at_once)
+		log_flush();
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	if (level > log_most)
 		return;
 	int saved_errno = errno;
-	char line[2048];
+	char line[LINE_MAX_SIZE];
 	size_t room = sizeof(line) - 1;
 	size_t used = (size_t)put_prefix(line, room, level);
 	va_list args;
@@ -56,7 +96,6 @@ void log_line(enum log_level level, const char *format, ...)
 		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
 			line[i] = ' '; /* a name or message from outside must not forge a line of its own */
 	line[used++] = '\n';
-	ssize_t ignored = write(STDERR_FILENO, line, used);
-	(void)ignored;
+	put_line(line, used, level <= LOG_LEVEL_WARNING);
 	errno = saved_errno;
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 enum log_level {
+	LOG_LEVEL_NONE = -1, /* of no line, only for log_setup() */
 	LOG_LEVEL_ERROR,
 	LOG_LEVEL_WARNING,
 	LOG_LEVEL_INFO,
@@ -15,6 +16,13 @@ enum log_level {
 
 /* Where and how much; `journald` puts a syslog priority `<N>` in front of each line instead of time and level. */
 void log_setup(enum log_level most, bool journald);
+
+/*
+ * From now on lines are collected until log_flush(): what happens in one turn of a loop is one write. Errors and
+ * warnings, and what does not fit any more, are written at once, with all before them.
+ */
+void log_collect(void);
+void log_flush(void);
 
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -1,7 +1,7 @@
 /*
  * A log file that others write to: opening, rotating, reading its end. It knows neither services nor the daemon, keeps
- * nothing open between calls, and must not follow symbolic links: the folder may be shared with people who are not
- * root.
+ * nothing open between calls, and must not follow links, symbolic or hard: the folder may be shared with people who are
+ * not root.
  */
 #include "base/log_file.h"
 
@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/owned.h"
 
 #define TAIL_MAX (1024 * 1024)
 #define FOLLOW_MAX (64 * 1024)
@@ -38,6 +39,23 @@ static char *older_path(const char *path, const char *suffix)
 	return older;
 }
 
+/*
+ * A second name of a file that is elsewhere: whoever may write the folder could have put it there, to have that file
+ * written, cut or read. In a folder of our own it is somebody's way of making copies.
+ */
+static bool is_planted(const char *path, const struct stat *status)
+{
+	struct stat folder_status;
+	if (status->st_nlink < 2)
+		return false;
+	CLEANUP_FREE char *folder = strdup(path);
+	char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
+	if (slash == NULL)
+		return true;
+	slash[slash == folder] = '\0';
+	return stat(folder, &folder_status) < 0 || !owned_is_closed(&folder_status);
+}
+
 /* A regular file or nothing: a FIFO or a device in its place would block or worse. */
 static int open_regular(const char *path, int flags, struct stat *ret_status)
 {
@@ -48,6 +66,8 @@ static int open_regular(const char *path, int flags, struct stat *ret_status)
 		return -errno;
 	if (!S_ISREG(ret_status->st_mode))
 		return -EBADF;
+	if (is_planted(path, ret_status))
+		return -EMLINK;
 	return TAKE_FD(fd);
 }
 
@@ -72,6 +92,10 @@ int log_file_open(const char *path, struct error *err)
 		return error_set(err, fd, "log file %s is a symbolic link, which is not followed; remove it", path);
 	if (fd == -EBADF || fd == -ENXIO)
 		return error_set(err, -EBADF, "log file %s is not a regular file; remove it", path);
+	if (fd == -EMLINK)
+		return error_set(err, fd,
+			"log file %s is a hard link to a file elsewhere, in a folder that others may write; remove it",
+			path);
 	if (fd < 0)
 		return error_set(err, fd, "cannot open log file %s: %s; check log_dir", path, strerror(-fd));
 	/* Its service writes to it and must block rather than get EAGAIN. */

@@ -12,16 +12,31 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/units.h"
+#include "cli/child.h"
 #include "cli/cli.h"
+#include "cli/leases.h"
 #include "cli/progress.h"
 
-/* Set by the signal handler alone. */
-static volatile sig_atomic_t interrupted;
+#define TICK_MS 80
+
+/* For the signal handler, which has no other way to know. */
+static struct gpumgr *interruptible;
 
 static void handle_interrupt(int signal)
 {
 	(void)signal;
-	interrupted = 1;
+	gpumgr_interrupt(interruptible);
+}
+
+static void watch_interrupt(struct cli *cli)
+{
+	struct sigaction action;
+	interruptible = cli->g;
+	/* One that is ignored stays so: a shell's background jobs are not meant by ^C. */
+	if (sigaction(SIGINT, NULL, &action) < 0 || action.sa_handler == SIG_IGN)
+		return;
+	action = (struct sigaction){ .sa_handler = handle_interrupt };
+	sigaction(SIGINT, &action, NULL);
 }
 
 struct live {
@@ -57,9 +72,8 @@ static void draw(struct live *live)
 	fputs("\r\x1b[J", out);
 	live->n_lines = progress_draw(&live->progress, out, clock_now_ms(), &live->cli->terminal);
 	if (fclose(out) == 0)
-		fwrite(text, 1, size, stdout);
+		cli_write(live->cli, text, size);
 	free(text);
-	fflush(stdout);
 }
 
 static void show(struct live *live)
@@ -71,23 +85,7 @@ static void show(struct live *live)
 		return;
 	}
 	progress_print_ended(&live->progress, stdout);
-	fflush(stdout);
-}
-
-static bool handle_event(void *context, const struct sse_event *event)
-{
-	struct live *live = context;
-	progress_feed(&live->progress, event->type, event->data, clock_now_ms());
-	show(live);
-	return true;
-}
-
-static bool handle_tick(void *context)
-{
-	struct live *live = context;
-	if (live->draws && !live->cli->quiet)
-		draw(live);
-	return true;
+	cli_flush(live->cli);
 }
 
 /* "phase 4 (video)": the daemon's answer knows the name as well as the number. */
@@ -141,18 +139,13 @@ static void summarise(struct cli *cli, const json_t *body, const char *name)
 			duration);
 }
 
-/* After ^C: what becomes of the request, and then the end that shells expect of an interrupted program. */
-static int leave(struct live *live)
+/* After ^C: what becomes of the request. */
+static void say_interrupted(const struct progress *progress)
 {
-	const struct progress *progress = &live->progress;
 	if (progress->has_begun)
 		cli_fail(0, "interrupted: %s had begun and goes on; `gpumgr status' shows it", progress->name);
 	else
 		cli_fail(0, "interrupted: %s had not begun and is withdrawn", progress->name);
-	cli_finish_output(CLI_FAILED);
-	signal(SIGINT, SIG_DFL);
-	raise(SIGINT);
-	return CLI_FAILED;
 }
 
 static int conclude(struct live *live)
@@ -162,48 +155,58 @@ static int conclude(struct live *live)
 		return cli_fail(CLI_FAILED,
 			"the connection ended before %s did; `gpumgr status' shows what became of it", progress->name);
 	show(live);
+	say_broken(live->cli, json_object_get(progress->body, "broken"));
 	if (progress->status >= 400)
 		return cli_problem_json(live->cli, progress->status, progress->body);
 	summarise(live->cli, progress->body, progress->name);
 	return CLI_DONE;
 }
 
+/* How it went on, until the end of the stream. CLI_DONE: it ended properly. */
+static int follow(struct live *live, struct gpumgr_stream *stream)
+{
+	const struct gpumgr_part *part;
+	for (;;) {
+		int r = gpumgr_stream_next(stream, TICK_MS, &part);
+		if (r < 0)
+			return r;
+		if (r == 0 && live->draws && !live->cli->quiet)
+			draw(live);
+		if (r == 0 || part->kind == GPUMGR_PART_OPEN)
+			continue;
+		if (part->kind != GPUMGR_PART_EVENT)
+			return part->kind == GPUMGR_PART_END ? CLI_DONE : cli_problem_part(live->cli, part);
+		progress_feed(&live->progress, part->type, part->data, clock_now_ms());
+		show(live);
+	}
+}
+
 static int act_live(struct cli *cli, const char *path, const char *name)
 {
 	struct live live = { .cli = cli, .draws = cli->terminal.is_tty };
-	struct client_answer answer = { 0 };
-	struct error err;
-	struct sigaction action = { .sa_handler = handle_interrupt };
-	struct client_request request = {
-		.method = "POST",
-		.path = path,
-		.handle_event = handle_event,
-		.handle_tick = handle_tick,
-		.context = &live,
-		.interrupted = &interrupted,
-	};
-	int status;
-	sigaction(SIGINT, &action, NULL);
+	struct gpumgr_stream *stream;
+	int status = CLI_FAILED;
+	watch_interrupt(cli);
 	progress_begin(&live.progress, cli, name, clock_now_ms());
-	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);
-	if (live.progress.has_result)
-		status = conclude(&live);
-	else if (outcome == CLIENT_STOPPED)
-		status = leave(&live);
-	else if (outcome != CLIENT_ANSWERED)
-		status = cli_explain(cli, outcome, &err);
-	else if (answer.streamed)
+	int r = gpumgr_stream_open(cli->g, "POST", path, NULL, NULL, &stream);
+	if (r == GPUMGR_OK)
+		r = follow(&live, stream);
+	bool is_interrupted = r == GPUMGR_ERROR_INTERRUPTED && !live.progress.has_result;
+	if (is_interrupted)
+		say_interrupted(&live.progress);
+	else if (live.progress.has_result || r == CLI_DONE)
 		status = conclude(&live);
 	else
-		status = cli_problem(cli, &answer);
+		status = r < 0 ? cli_explain(cli) : r;
 	progress_end(&live.progress);
-	client_answer_finish(&answer);
-	return status;
+	gpumgr_stream_free(stream);
+	/* The end that shells expect of an interrupted program. */
+	return is_interrupted ? signal_die(SIGINT) : status;
 }
 
 static int act_async(struct cli *cli, const char *path, const char *name)
 {
-	struct client_answer answer;
+	struct answer answer;
 	int status = cli_ask(cli, "POST", path, &answer);
 	if (status != CLI_DONE)
 		return status;
@@ -211,20 +214,22 @@ static int act_async(struct cli *cli, const char *path, const char *name)
 	if (cli->json)
 		cli_print_json(cli, &answer);
 	else
+		say_broken(cli, json_object_get(answer.json, "broken"));
+	if (!cli->json)
 		cli_say(cli, "%s is transition %s (%s); `gpumgr status' shows it\n", name,
 			json_amount(cli, answer.json, "id"), state != NULL ? state : "accepted");
-	client_answer_finish(&answer);
+	answer_finish(&answer);
 	return CLI_DONE;
 }
 
 static int act_json(struct cli *cli, const char *path)
 {
-	struct client_answer answer;
+	struct answer answer;
 	int status = cli_ask(cli, "POST", path, &answer);
 	if (status != CLI_DONE)
 		return status;
 	cli_print_json(cli, &answer);
-	client_answer_finish(&answer);
+	answer_finish(&answer);
 	return CLI_DONE;
 }
 

@@ -1,9 +1,11 @@
 /* What the commands share. Every text from the daemon passes through text_clean() here before it is shown. */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,34 +99,60 @@ void cli_say(const struct cli *cli, const char *format, ...)
 	va_end(args);
 }
 
-bool cli_flush(void)
-{
-	return fflush(stdout) == 0 && ferror(stdout) == 0;
-}
-
-int cli_finish_output(int status)
+bool cli_flush(struct cli *cli)
 {
 	errno = 0;
-	if (cli_flush() || errno == EPIPE || errno == 0)
+	if (fflush(stdout) == 0 && ferror(stdout) == 0)
+		return true;
+	if (cli->write_errno == 0)
+		cli->write_errno = errno;
+	return false;
+}
+
+bool cli_write(struct cli *cli, const char *bytes, size_t n)
+{
+	errno = 0;
+	if (fwrite(bytes, 1, n, stdout) != n && cli->write_errno == 0)
+		cli->write_errno = errno;
+	return cli_flush(cli);
+}
+
+/* What failed inside printf() left no reason; but a pipe without a reader is still one. */
+static bool has_reader(const struct cli *cli)
+{
+	struct pollfd out = { .fd = STDOUT_FILENO };
+	if (cli->write_errno != 0)
+		return cli->write_errno != EPIPE;
+	return poll(&out, 1, 0) != 1 || (out.revents & POLLERR) == 0;
+}
+
+int cli_finish_output(struct cli *cli, int status)
+{
+	if (cli_flush(cli) || !has_reader(cli))
 		return status;
-	return cli_fail(status != CLI_DONE ? status : CLI_FAILED, "cannot write the output: %s", strerror(errno));
+	if (status == CLI_DONE)
+		status = CLI_FAILED;
+	if (cli->write_errno == 0)
+		return cli_fail(status, "cannot write the output");
+	return cli_fail(status, "cannot write the output: %s", strerror(cli->write_errno));
 }
 
 /* ---- the daemon ---- */
 
 int cli_connect(struct cli *cli)
 {
-	struct error err;
 	const char *socket = cli->arguments.values[OPTION_SOCKET];
 	const char *url = cli->arguments.values[OPTION_URL];
-	if (client_address_find(socket, url, &cli->address, &err) < 0) {
-		char *clean = text_clean(err.message, false);
-		return cli_usage(cli, "%s", cli_keep(cli, clean));
-	}
-	cli->client = client_new(&cli->address);
-	if (cli->client == NULL)
+	cli->g = gpumgr_new();
+	if (cli->g == NULL)
 		out_of_memory();
-	return CLI_DONE;
+	int r = socket != NULL ? gpumgr_set_socket(cli->g, socket) : GPUMGR_OK;
+	if (r == GPUMGR_OK && url != NULL)
+		r = gpumgr_set_url(cli->g, url);
+	if (r == GPUMGR_OK && (gpumgr_socket(cli->g) != NULL || gpumgr_url(cli->g) != NULL))
+		return CLI_DONE;
+	char *clean = text_clean(gpumgr_last_error(cli->g)->message, false);
+	return cli_usage(cli, "%s", cli_keep(cli, clean));
 }
 
 /* The group that owns the socket, or its folder where that is what stands in the way. */
@@ -132,7 +160,7 @@ static const char *socket_group(struct cli *cli)
 {
 	struct stat st;
 	char *slash;
-	CLEANUP_FREE char *path = strdup(cli->address.socket);
+	CLEANUP_FREE char *path = strdup(gpumgr_socket(cli->g));
 	if (path == NULL)
 		return NULL;
 	while (stat(path, &st) < 0) {
@@ -161,7 +189,7 @@ static int explain_forbidden(struct cli *cli, const char *words)
 
 static int explain_no_daemon(struct cli *cli, const char *words)
 {
-	if (cli->address.url != NULL)
+	if (gpumgr_url(cli->g) != NULL)
 		return cli_fail(CLI_NO_DAEMON,
 			"gpumgrd does not answer (%s); start it there with: gpumgrd -c FILE, and let it `listen' on "
 			"that "
@@ -170,37 +198,81 @@ static int explain_no_daemon(struct cli *cli, const char *words)
 	return cli_fail(CLI_NO_DAEMON, "gpumgrd is not running (%s); start it with: gpumgrd -c FILE", words);
 }
 
-int cli_explain(struct cli *cli, enum client_outcome outcome, const struct error *err)
+static int explain_problem(struct cli *cli, const struct gpumgr_error *error)
 {
-	char *clean = text_clean(err->message, false);
+	struct answer answer = { .status = error->http_status, .json = json_loads(error->json, 0, NULL) };
+	int status = cli_problem(cli, &answer);
+	answer_finish(&answer);
+	return status;
+}
+
+int cli_explain(struct cli *cli)
+{
+	const struct gpumgr_error *error = gpumgr_last_error(cli->g);
+	int code = error->code;
+	if (error->json != NULL)
+		return explain_problem(cli, error);
+	char *clean = text_clean(error->message, false);
 	const char *words = cli_keep(cli, clean);
-	switch (outcome) {
-	case CLIENT_NO_DAEMON:
+	switch (code) {
+	case GPUMGR_ERROR_NO_DAEMON:
 		return explain_no_daemon(cli, words);
-	case CLIENT_FORBIDDEN:
+	case GPUMGR_ERROR_FORBIDDEN:
 		return explain_forbidden(cli, words);
 	default:
 		return cli_fail(CLI_FAILED, "%s", words);
 	}
 }
 
-int cli_ask(struct cli *cli, const char *method, const char *path, struct client_answer *ret_answer)
+void answer_finish(struct answer *answer)
 {
-	struct error err;
-	struct client_request request = { .method = method, .path = path };
+	json_decref(answer->json);
+	gpumgr_answer_free(answer->owned);
+	*answer = (struct answer){ 0 };
+}
+
+static void take_answer(struct answer *answer, const struct gpumgr_answer *given)
+{
+	bool is_json =
+		strcmp(given->type, "application/json") == 0 || strcmp(given->type, "application/problem+json") == 0;
+	answer->status = given->status;
+	answer->body = given->body;
+	answer->length = given->length;
+	answer->json = is_json ? json_loadb(given->body, given->length, 0, NULL) : NULL;
+}
+
+int cli_request(struct cli *cli, const char *method, const char *path, int64_t timeout_ms, struct answer *ret_answer)
+{
+	*ret_answer = (struct answer){ 0 };
+	int r = gpumgr_ask(cli->g, method, path, NULL, timeout_ms, &ret_answer->owned);
+	if (r == GPUMGR_OK)
+		take_answer(ret_answer, ret_answer->owned);
+	return r;
+}
+
+int cli_ask(struct cli *cli, const char *method, const char *path, struct answer *ret_answer)
+{
 	bool may_take_long = strcmp(method, "POST") == 0;
-	request.deadline_ms = may_take_long ? 0 : ANSWER_DEADLINE_MS;
-	enum client_outcome outcome = client_ask(cli->client, &request, ret_answer, &err);
-	if (outcome != CLIENT_ANSWERED)
-		return cli_explain(cli, outcome, &err);
+	int r = cli_request(cli, method, path, may_take_long ? -1 : ANSWER_DEADLINE_MS, ret_answer);
+	if (r != GPUMGR_OK)
+		return cli_explain(cli);
 	if (ret_answer->status >= 200 && ret_answer->status < 300 && ret_answer->json != NULL)
 		return CLI_DONE;
 	int status = cli_problem(cli, ret_answer);
-	client_answer_finish(ret_answer);
+	answer_finish(ret_answer);
 	return status;
 }
 
-int cli_status(struct cli *cli, struct client_answer *ret_answer)
+int cli_problem_part(struct cli *cli, const struct gpumgr_part *part)
+{
+	struct answer answer = { 0 };
+	take_answer(&answer, part->answer);
+	int status = cli_problem(cli, &answer);
+	answer_finish(&answer);
+	return status;
+}
+
+int cli_status(struct cli *cli, struct answer *ret_answer)
 {
 	return cli_ask(cli, "GET", "/gpu/status", ret_answer);
 }
@@ -209,6 +281,7 @@ static const struct {
 	const char *code;
 	int status;
 } problem_statuses[] = {
+	{ "bad_configuration", CLI_USAGE },
 	{ "insufficient_vram", CLI_NO_FIT },
 	{ "wait_timeout", CLI_TIMED_OUT },
 	{ "lease_timeout", CLI_TIMED_OUT },
@@ -220,6 +293,17 @@ int problem_status(const char *code)
 		if (strcmp(code, problem_statuses[i].code) == 0)
 			return problem_statuses[i].status;
 	return CLI_FAILED;
+}
+
+void cli_complain(struct cli *cli, const json_t *lines)
+{
+	size_t i;
+	const json_t *line;
+	json_array_foreach(lines, i, line)
+	{
+		char *clean = text_clean(json_is_string(line) ? json_string_value(line) : "", true);
+		fprintf(stderr, "%s\n", cli_keep(cli, clean));
+	}
 }
 
 void print_blockers(struct cli *cli, const json_t *blocking, FILE *out)
@@ -257,14 +341,15 @@ int cli_problem_json(struct cli *cli, long status, const json_t *problem)
 	if (status == 401)
 		fputs("  Give the daemon's token in GPUMGR_TOKEN or GPUMGR_TOKEN_FILE.\n", stderr);
 	print_blockers(cli, json_object_get(problem, "blocking"), stderr);
+	cli_complain(cli, json_object_get(problem, "errors"));
 	return problem_status(code);
 }
 
-int cli_problem(struct cli *cli, const struct client_answer *answer)
+int cli_problem(struct cli *cli, const struct answer *answer)
 {
 	if (answer->json == NULL || !json_is_object(answer->json))
-		return cli_fail(CLI_FAILED, "%s answered with status %ld, but not with JSON: is that gpumgrd?",
-			cli->address.url != NULL ? cli->address.url : cli->address.socket, answer->status);
+		return cli_fail(CLI_FAILED, "%s answered with status %d, but not with JSON: is that gpumgrd?",
+			gpumgr_url(cli->g) != NULL ? gpumgr_url(cli->g) : gpumgr_socket(cli->g), answer->status);
 	if (!cli->json)
 		return cli_problem_json(cli, answer->status, answer->json);
 	cli_print_json(cli, answer);
@@ -307,7 +392,7 @@ void cli_print_line_json(const struct cli *cli, const json_t *json)
 	dump_json(cli, json, JSON_COMPACT);
 }
 
-void cli_print_json(const struct cli *cli, const struct client_answer *answer)
+void cli_print_json(const struct cli *cli, const struct answer *answer)
 {
 	if (cli->terminal.is_tty || answer->body == NULL) {
 		cli_dump_json(cli, answer->json);
@@ -386,8 +471,28 @@ bool json_milliseconds(const json_t *object, const char *key, uint64_t *ret_ms)
 	return true;
 }
 
+/* Of a URL: everything but what never has a meaning in one; dots too, for ".." is not for the client to walk with. */
+static char *escape(const char *name)
+{
+	static const char digits[] = "0123456789ABCDEF";
+	char *escaped = malloc(strlen(name) * 3 + 1);
+	char *out = escaped;
+	for (const unsigned char *c = (const unsigned char *)name; escaped != NULL && *c != '\0'; c++) {
+		if ((*c < 0x80 && isalnum(*c) != 0) || strchr("-_~", *c) != NULL) {
+			*out++ = (char)*c;
+			continue;
+		}
+		*out++ = '%';
+		*out++ = digits[*c >> 4];
+		*out++ = digits[*c & 15];
+	}
+	if (escaped != NULL)
+		*out = '\0';
+	return escaped;
+}
+
 const char *cli_path(struct cli *cli, const char *before, const char *name, const char *after)
 {
-	char *escaped = client_escape(name);
+	char *escaped = escape(name);
 	return cli_format(cli, "%s%s%s", before, cli_keep(cli, escaped), after);
 }

@@ -7,10 +7,13 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
 
 #include "cli/options.h"
 #include "cli/table.h"
-#include "client/client.h"
+#include "cli/terminal.h"
+#include "gpumgr.h"
 
 /* Scripts rely on these. */
 enum cli_status {
@@ -23,21 +26,14 @@ enum cli_status {
 	CLI_NO_LEASE = 125, /* `run`: the command was not started */
 };
 
-struct terminal {
-	bool is_tty; /* stdout */
-	bool colors;
-	bool utf8;
-	size_t width; /* 0 when it is no terminal: nothing is cut */
-	size_t height;
-};
-
 struct cli {
 	struct arguments arguments;
 	bool json;
 	bool quiet;
-	struct terminal terminal;
-	struct client_address address;
-	struct client *client; /* NULL until cli_connect() */
+	struct terminal terminal; /* stdout */
+	bool sigpipe_ignored; /* it was when the program began */
+	int write_errno; /* of the first failure of writing to stdout that left one */
+	struct gpumgr *g; /* NULL until cli_connect() */
 	size_t n_kept;
 	char **kept; /* cli_keep() */
 };
@@ -61,6 +57,7 @@ struct command {
 	enum completion completion; /* of the first word */
 	const char *words; /* "phase start" */
 	const char *details; /* shown by `help NAME`: what else is to know, and examples */
+	const char *statuses; /* how it ends, where that is not as all others do */
 	bool hidden;
 };
 
@@ -91,32 +88,51 @@ void cli_say(const struct cli *cli, const char *format, ...) __attribute__((form
 /* CLI_DONE, or CLI_USAGE with the reason said. Must come before the requests below. */
 int cli_connect(struct cli *cli);
 
-/* Says why no answer was had, and returns the exit status. */
-int cli_explain(struct cli *cli, enum client_outcome outcome, const struct error *err);
+/* Says why a call of libgpumgr failed, from the handle's last error, and returns the exit status. */
+int cli_explain(struct cli *cli);
+
+/* An answer of the daemon, and its JSON where it has some. */
+struct answer {
+	int status;
+	const char *body;
+	size_t length;
+	json_t *json;
+	struct gpumgr_answer *owned; /* NULL: the body is somebody else's */
+};
+void answer_finish(struct answer *answer);
+
+/* Asks; any answer is GPUMGR_OK. Says nothing. */
+int cli_request(struct cli *cli, const char *method, const char *path, int64_t timeout_ms, struct answer *ret_answer);
 
 /*
- * Asks and waits for the whole answer. CLI_DONE: `ret_answer` is a 2xx with JSON, ended by client_answer_finish(). Else
- * the reason was said (with --json the problem was printed).
+ * Asks and waits for the whole answer. CLI_DONE: `ret_answer` is a 2xx with JSON, ended by answer_finish(). Else the
+ * reason was said (with --json the problem was printed).
  */
-int cli_ask(struct cli *cli, const char *method, const char *path, struct client_answer *ret_answer);
-int cli_status(struct cli *cli, struct client_answer *ret_answer);
+int cli_ask(struct cli *cli, const char *method, const char *path, struct answer *ret_answer);
+int cli_status(struct cli *cli, struct answer *ret_answer);
 
 /* What an answer that is no 2xx means: says it, with the blockers, and returns the exit status. */
-int cli_problem(struct cli *cli, const struct client_answer *answer);
+int cli_problem(struct cli *cli, const struct answer *answer);
+/* The same of an answer that came where a stream was asked for. */
+int cli_problem_part(struct cli *cli, const struct gpumgr_part *part);
 /* The same of a problem document. */
 int cli_problem_json(struct cli *cli, long status, const json_t *problem);
+/* A list of texts, a line each, on stderr. */
+void cli_complain(struct cli *cli, const json_t *lines);
 /* The exit status that a problem's code stands for. */
 int problem_status(const char *code);
 
 /* The JSON of an answer on stdout: as it came, or indented and in ASCII on a terminal. */
-void cli_print_json(const struct cli *cli, const struct client_answer *answer);
+void cli_print_json(const struct cli *cli, const struct answer *answer);
 void cli_dump_json(const struct cli *cli, const json_t *json);
 void cli_print_line_json(const struct cli *cli, const json_t *json);
 
-/* Every failure of writing to stdout, at the end. */
-int cli_finish_output(int status);
-/* False: nobody reads stdout any more. */
-bool cli_flush(void);
+/* At the end: output that was lost is said, and a failure, unless it was because nobody reads stdout any more. */
+int cli_finish_output(struct cli *cli, int status);
+/* False: what was printed could not be written. cli_finish_output() says so. */
+bool cli_flush(struct cli *cli);
+/* The same for bytes, written as they are. */
+bool cli_write(struct cli *cli, const char *bytes, size_t n);
 
 /* ---- reading of the daemon's JSON; every text is cleaned, and kept ---- */
 
@@ -160,6 +176,7 @@ int cmd_logs(struct cli *cli);
 int cmd_phase(struct cli *cli);
 int cmd_plan(struct cli *cli);
 int cmd_release_all(struct cli *cli);
+int cmd_reload(struct cli *cli);
 int cmd_restart(struct cli *cli);
 int cmd_run(struct cli *cli);
 int cmd_start(struct cli *cli);

@@ -25,20 +25,20 @@ static void complete_options(const struct command *command)
 			printf("--%s\n", option_rows[i].name);
 }
 
-static bool ask_status(struct cli *cli, struct client_answer *answer)
+static bool ask_status(struct cli *cli, struct answer *answer)
 {
-	struct error err;
-	struct client_request request = { .method = "GET", .path = "/gpu/status", .deadline_ms = DEADLINE_MS };
-	if (client_address_find(
-		    cli->arguments.values[OPTION_SOCKET], cli->arguments.values[OPTION_URL], &cli->address, &err) < 0)
+	const char *socket = cli->arguments.values[OPTION_SOCKET];
+	const char *url = cli->arguments.values[OPTION_URL];
+	cli->g = gpumgr_new();
+	if (cli->g == NULL || (socket != NULL && gpumgr_set_socket(cli->g, socket) != GPUMGR_OK) ||
+		(url != NULL && gpumgr_set_url(cli->g, url) != GPUMGR_OK))
 		return false;
-	cli->client = client_new(&cli->address);
-	return cli->client != NULL && client_ask(cli->client, &request, answer, &err) == CLIENT_ANSWERED;
+	return cli_request(cli, "GET", "/gpu/status", DEADLINE_MS, answer) == GPUMGR_OK;
 }
 
 static void complete_services(struct cli *cli)
 {
-	struct client_answer answer = { 0 };
+	struct answer answer = { 0 };
 	const char *name;
 	json_t *service;
 	if (ask_status(cli, &answer))
@@ -47,13 +47,13 @@ static void complete_services(struct cli *cli)
 			char *clean = text_clean(name, false);
 			puts(cli_keep(cli, clean));
 		}
-	client_answer_finish(&answer);
+	answer_finish(&answer);
 }
 
 /* Numbers of the phases that services belong to, and the name of the last one prepared. */
 static void complete_phases(struct cli *cli)
 {
-	struct client_answer answer = { 0 };
+	struct answer answer = { 0 };
 	const char *name;
 	json_t *service, *phase;
 	size_t i;
@@ -65,7 +65,22 @@ static void complete_phases(struct cli *cli)
 			json_array_foreach(json_object_get(service, "phases"), i, phase)
 				printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(phase));
 	}
-	client_answer_finish(&answer);
+	answer_finish(&answer);
+}
+
+static void complete_leases(struct cli *cli)
+{
+	struct answer answer = { 0 };
+	const json_t *lease;
+	size_t i;
+	if (ask_status(cli, &answer))
+		json_array_foreach(json_object_get(answer.json, "leases"), i, lease)
+		{
+			const char *id = json_words(cli, lease, "id");
+			if (id != NULL)
+				puts(id);
+		}
+	answer_finish(&answer);
 }
 
 static void complete_arguments(struct cli *cli, const struct command *command)
@@ -103,6 +118,8 @@ int cmd_complete(struct cli *cli)
 		complete_services(cli);
 	else if (strcmp(what, "phases") == 0)
 		complete_phases(cli);
+	else if (strcmp(what, "leases") == 0)
+		complete_leases(cli);
 	else if (strcmp(what, "arguments") == 0 && command != NULL)
 		complete_arguments(cli, command);
 	return CLI_DONE;

@@ -5,7 +5,6 @@
 #include "cli/cli.h"
 #include "cli/text.h"
 
-#define SILENCE_TICKS 4 /* of about 80 ms each: the daemon tells what it knows in one go */
 #define DEADLINE_MS 30000
 
 struct listener {
@@ -13,12 +12,9 @@ struct listener {
 	bool follow;
 	bool resumes; /* events were printed, or asked for by number: a gap matters */
 	bool failed; /* writing did */
-	bool ended; /* on purpose */
-	bool is_open; /* the daemon answers: silence means that it has no more to tell */
-	unsigned n_silent;
 };
 
-static void print_event(struct listener *listener, const struct sse_event *event)
+static void print_event(struct listener *listener, const struct gpumgr_part *event)
 {
 	struct cli *cli = listener->cli;
 	size_t mark = cli->n_kept; /* following may go on for weeks */
@@ -39,30 +35,38 @@ static void print_event(struct listener *listener, const struct sse_event *event
 	cli_release(cli, mark);
 }
 
-static bool handle_event(void *context, const struct sse_event *event)
+static void take_event(struct listener *listener, const struct gpumgr_part *event)
 {
-	struct listener *listener = context;
-	listener->n_silent = 0;
 	bool is_gap = strcmp(event->type, "reset") == 0;
 	if (is_gap && listener->resumes)
 		cli_fail(0, "events are missing here: the daemon does not have them any more");
 	else if (!is_gap)
 		print_event(listener, event);
 	listener->resumes = true;
-	listener->failed = !cli_flush();
-	return !listener->failed;
+	listener->failed = !cli_flush(listener->cli);
 }
 
-static void handle_open(void *context)
+/* Until there is no more to tell, or nobody reads it any more. */
+static int listen_to(struct listener *listener, struct gpumgr_stream *stream)
 {
-	((struct listener *)context)->is_open = true;
-}
-
-static bool handle_tick(void *context)
-{
-	struct listener *listener = context;
-	listener->ended = !listener->follow && listener->is_open && ++listener->n_silent >= SILENCE_TICKS;
-	return !listener->ended;
+	const struct gpumgr_part *part;
+	int64_t patience_ms = listener->follow ? -1 : DEADLINE_MS;
+	while (!listener->failed) {
+		int r = gpumgr_stream_next(stream, patience_ms, &part);
+		if (r < 0)
+			return cli_explain(listener->cli);
+		if (r == 0)
+			return cli_fail(CLI_FAILED, "the daemon does not answer");
+		if (part->kind == GPUMGR_PART_ANSWER)
+			return cli_problem_part(listener->cli, part);
+		if (part->kind == GPUMGR_PART_END && listener->follow)
+			return cli_fail(CLI_FAILED, "gpumgrd ended the stream: it is going down");
+		if (part->kind == GPUMGR_PART_END)
+			break;
+		if (part->kind == GPUMGR_PART_EVENT)
+			take_event(listener, part);
+	}
+	return CLI_DONE;
 }
 
 static bool is_event_id(const char *text)
@@ -76,32 +80,16 @@ int cmd_events(struct cli *cli)
 	struct listener listener = {
 		.cli = cli, .follow = is_given(&cli->arguments, OPTION_FOLLOW), .resumes = since != NULL
 	};
-	struct client_answer answer = { 0 };
-	struct error err;
+	struct gpumgr_stream *stream;
 	if (since != NULL && !is_event_id(since))
 		return cli_usage(cli, "--since takes the number of an event");
 	int status = cli_connect(cli);
 	if (status != CLI_DONE)
 		return status;
-	struct client_request request = {
-		.method = "GET",
-		.path = "/gpu/events",
-		.last_event_id = since != NULL || listener.follow ? since : "0",
-		.handle_event = handle_event,
-		.handle_open = handle_open,
-		.handle_tick = handle_tick,
-		.deadline_ms = listener.follow ? 0 : DEADLINE_MS,
-		.context = &listener,
-	};
-	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);
-	if (listener.failed || listener.ended)
-		status = CLI_DONE;
-	else if (outcome != CLIENT_ANSWERED)
-		status = cli_explain(cli, outcome, &err);
-	else if (!answer.streamed)
-		status = cli_problem(cli, &answer);
-	else
-		status = cli_fail(CLI_FAILED, "gpumgrd ended the stream: it is going down");
-	client_answer_finish(&answer);
+	const char *path = listener.follow ? "/gpu/events" : "/gpu/events?follow=no";
+	if (gpumgr_stream_open(cli->g, "GET", path, NULL, since, &stream) != GPUMGR_OK)
+		return cli_explain(cli);
+	status = listen_to(&listener, stream);
+	gpumgr_stream_free(stream);
 	return status;
 }

@@ -64,7 +64,7 @@ void help_command(const struct command *command, FILE *out)
 	print_options(OPTIONS_GLOBAL, out);
 	if (command->details != NULL)
 		fprintf(out, "\n%s", command->details);
-	fprintf(out, "\n%s", exit_statuses);
+	fprintf(out, "\n%s", command->statuses != NULL ? command->statuses : exit_statuses);
 }
 
 int cmd_help(struct cli *cli)

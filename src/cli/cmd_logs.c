@@ -10,26 +10,17 @@
 #define LINES_MAX 100000 /* that the daemon takes */
 #define DEADLINE_MS 30000
 
-struct output {
-	bool clean;
-	bool failed;
-	struct log_filter filter;
-};
-
-static bool handle_bytes(void *context, const char *bytes, size_t n)
+/* Whether it could be written. */
+static bool put(struct cli *cli, struct log_filter *filter, const char *bytes, size_t n)
 {
-	struct output *output = context;
-	if (!output->clean) {
-		fwrite(bytes, 1, n, stdout);
-	} else {
-		char *out = malloc(2 * n + 4);
-		if (out == NULL)
-			return false;
-		fwrite(out, 1, log_filter_feed(&output->filter, bytes, n, out), stdout);
-		free(out);
-	}
-	output->failed = !cli_flush();
-	return !output->failed;
+	if (!cli->terminal.is_tty)
+		return cli_write(cli, bytes, n);
+	size_t mark = cli->n_kept; /* following may go on for weeks */
+	char *clean = malloc(2 * n + 4);
+	cli_keep(cli, clean);
+	bool is_written = cli_write(cli, clean, log_filter_feed(filter, bytes, n, clean));
+	cli_release(cli, mark);
+	return is_written;
 }
 
 static bool is_count(const char *text)
@@ -40,13 +31,31 @@ static bool is_count(const char *text)
 	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && n <= LINES_MAX;
 }
 
+static int copy(struct cli *cli, struct gpumgr_stream *stream, int64_t patience_ms)
+{
+	struct log_filter filter = { 0 };
+	const struct gpumgr_part *part;
+	for (;;) {
+		int r = gpumgr_stream_next(stream, patience_ms, &part);
+		if (r < 0)
+			return cli_explain(cli);
+		if (r == 0)
+			return cli_fail(CLI_FAILED, "the daemon sends nothing any more");
+		if (part->kind == GPUMGR_PART_ANSWER)
+			return cli_problem_part(cli, part);
+		if (part->kind == GPUMGR_PART_END)
+			return CLI_DONE;
+		/* When nobody reads any more that is the end, too; cli_finish_output() says what is wrong. */
+		if (part->kind == GPUMGR_PART_BYTES && !put(cli, &filter, part->data, part->length))
+			return CLI_DONE;
+	}
+}
+
 int cmd_logs(struct cli *cli)
 {
 	const char *lines = cli->arguments.values[OPTION_LINES];
 	bool follow = is_given(&cli->arguments, OPTION_FOLLOW);
-	struct output output = { .clean = cli->terminal.is_tty };
-	struct client_answer answer = { 0 };
-	struct error err;
+	struct gpumgr_stream *stream;
 	if (lines != NULL && !is_count(lines))
 		return cli_usage(cli, "-n takes a number of lines, 0 to %d", LINES_MAX);
 	int status = cli_connect(cli);
@@ -54,20 +63,10 @@ int cmd_logs(struct cli *cli)
 		return status;
 	const char *query =
 		cli_format(cli, "/logs?tail=%s%s", lines != NULL ? lines : LINES_DEFAULT, follow ? "&follow=1" : "");
-	struct client_request request = {
-		.method = "GET",
-		.path = cli_path(cli, "/gpu/service/", cli_word(cli, 0), query),
-		.handle_bytes = handle_bytes,
-		.context = &output,
-		.deadline_ms = follow ? 0 : DEADLINE_MS,
-	};
-	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);
-	if (output.failed)
-		status = CLI_DONE; /* nobody reads any more, or cli_finish_output() says what is wrong */
-	else if (outcome != CLIENT_ANSWERED)
-		status = cli_explain(cli, outcome, &err);
-	else if (!answer.streamed)
-		status = cli_problem(cli, &answer);
-	client_answer_finish(&answer);
+	const char *path = cli_path(cli, "/gpu/service/", cli_word(cli, 0), query);
+	if (gpumgr_stream_open(cli->g, "GET", path, NULL, NULL, &stream) != GPUMGR_OK)
+		return cli_explain(cli);
+	status = copy(cli, stream, follow ? -1 : DEADLINE_MS);
+	gpumgr_stream_free(stream);
 	return status;
 }

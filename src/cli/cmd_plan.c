@@ -5,7 +5,7 @@
 
 int cmd_plan(struct cli *cli)
 {
-	struct client_answer answer;
+	struct answer answer;
 	const char *kind = cli_word(cli, 0);
 	if (strcmp(kind, "phase") != 0 && strcmp(kind, "start") != 0)
 		return cli_usage(cli, "plan what? gpumgr plan phase N, or gpumgr plan start SVC");
@@ -26,6 +26,6 @@ int cmd_plan(struct cli *cli)
 		cli_fail(CLI_NO_FIT, "%s", text != NULL ? text : "it does not fit");
 	if (!cli->json && !fits)
 		print_blockers(cli, json_object_get(answer.json, "blocking"), stderr);
-	client_answer_finish(&answer);
+	answer_finish(&answer);
 	return fits ? CLI_DONE : CLI_NO_FIT;
 }

@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "cli/bar.h"
 #include "cli/cli.h"
+#include "cli/leases.h"
 
 #define BAR_WIDTH_MIN 20
 #define BAR_WIDTH_MAX 60
@@ -38,7 +39,8 @@ static const struct column service_columns[] = {
 };
 
 static const struct column transition_columns[] = {
-	{ "ID", true },
+	{ "PLACE", true, 3 },
+	{ "ID", true, 4 },
 	{ "REQUEST" },
 	{ "STATE" },
 	{ "PRIORITY", true, 2 },
@@ -147,11 +149,67 @@ static void print_bars(struct cli *cli, const json_t *gpus)
 		print_legend(cli);
 }
 
-static void print_gpus(struct cli *cli, const json_t *gpus)
+static const struct column mig_columns[] = {
+	{ "GPU" },
+	{ "TOTAL", true },
+	{ "USED", true },
+	{ "MIG DEVICE" },
+	{ "UUID" },
+};
+
+static void add_migs(struct cli *cli, struct table *table, const json_t *gpu)
+{
+	size_t i;
+	const json_t *mig;
+	json_array_foreach(json_object_get(gpu, "mig"), i, mig)
+	{
+		table_add(table, json_amount(cli, gpu, "index"), COLOR_NONE);
+		table_add(table, json_amount(cli, mig, "total_mb"), COLOR_NONE);
+		table_add(table, json_amount(cli, mig, "used_mb"), COLOR_NONE);
+		table_add(table, json_words(cli, mig, "name"), COLOR_NONE);
+		table_add(table, json_words(cli, mig, "uuid"), COLOR_NONE);
+	}
+}
+
+static void print_migs(struct cli *cli, const json_t *gpus)
 {
 	struct table table;
 	size_t i;
 	const json_t *gpu;
+	table_begin(&table, mig_columns, ARRAY_SIZE(mig_columns));
+	json_array_foreach(gpus, i, gpu) add_migs(cli, &table, gpu);
+	if (table.n_cells > 0) {
+		heading(cli, "MIG devices");
+		table_print(&table, stdout, 0, cli->terminal.width, cli->terminal.colors);
+	}
+	table_end(&table);
+}
+
+static void print_problems(struct cli *cli, const json_t *gpus, const char *of_all)
+{
+	size_t i;
+	const json_t *gpu;
+	if (of_all != NULL) {
+		printf("no readings: %s\n", of_all);
+		return;
+	}
+	json_array_foreach(gpus, i, gpu)
+	{
+		const char *problem = json_words(cli, gpu, "problem");
+		if (problem != NULL)
+			printf("gpu%s: %s\n", json_amount(cli, gpu, "index"), problem);
+	}
+}
+
+static void print_gpus(struct cli *cli, const json_t *gpus, const char *problem)
+{
+	struct table table;
+	size_t i;
+	const json_t *gpu;
+	if (json_array_size(gpus) == 0 && problem != NULL) {
+		printf("no GPU is known: %s\n", problem);
+		return;
+	}
 	if (json_array_size(gpus) == 0) {
 		puts("no GPU is known: there are no readings, and gpu.gpus is not set");
 		return;
@@ -161,12 +219,8 @@ static void print_gpus(struct cli *cli, const json_t *gpus)
 	table_print(&table, stdout, 0, cli->terminal.width, cli->terminal.colors);
 	table_end(&table);
 	print_bars(cli, gpus);
-	json_array_foreach(gpus, i, gpu)
-	{
-		const char *problem = json_words(cli, gpu, "problem");
-		if (problem != NULL)
-			printf("gpu%s: %s\n", json_amount(cli, gpu, "index"), problem);
-	}
+	print_problems(cli, gpus, problem);
+	print_migs(cli, gpus);
 }
 
 /* ---- services ---- */
@@ -175,7 +229,11 @@ static void add_service(struct cli *cli, struct table *table, const char *name, 
 {
 	const char *state = json_words(cli, service, "state");
 	const char *shown = state;
-	if (state != NULL && json_is_true(json_object_get(service, "pinned")))
+	if (state != NULL && json_is_true(json_object_get(service, "retired")))
+		shown = cli_format(cli, "%s, removed", state);
+	else if (state != NULL && json_is_true(json_object_get(service, "outdated")))
+		shown = cli_format(cli, "%s, outdated", state);
+	else if (state != NULL && json_is_true(json_object_get(service, "pinned")))
 		shown = cli_format(cli, "%s, pinned", state);
 	table_add(table, name, COLOR_NONE);
 	table_add(table, shown, state_color(state));
@@ -230,20 +288,7 @@ static const struct column process_columns[] = {
 	{ "PROCESS" },
 };
 
-/* The service whose main process it is. Children of a service are not told apart from strangers here. */
-static const char *service_of(struct cli *cli, json_t *services, const json_t *pid)
-{
-	const char *name;
-	const json_t *service;
-	json_object_foreach(services, name, service)
-	{
-		if (json_is_integer(pid) && json_equal(json_object_get(service, "pid"), pid))
-			return clean_key(cli, name);
-	}
-	return NULL;
-}
-
-static void add_processes(struct cli *cli, struct table *table, const json_t *gpu, json_t *services)
+static void add_processes(struct cli *cli, struct table *table, const json_t *gpu)
 {
 	size_t i;
 	const json_t *process;
@@ -252,13 +297,13 @@ static void add_processes(struct cli *cli, struct table *table, const json_t *gp
 		table_add(table, json_amount(cli, gpu, "index"), COLOR_NONE);
 		table_add(table, json_amount(cli, process, "pid"), COLOR_NONE);
 		table_add(table, json_amount(cli, process, "memory_mb"), COLOR_NONE);
-		table_add(table, service_of(cli, services, json_object_get(process, "pid")), COLOR_NONE);
+		table_add(table, json_words(cli, process, "service"), COLOR_NONE);
 		table_add(table, json_words(cli, process, "name"), COLOR_NONE);
 	}
 }
 
 /* Only where memory is held that is no service's: then the question is whose it is. */
-static void print_processes(struct cli *cli, const json_t *gpus, json_t *services)
+static void print_processes(struct cli *cli, const json_t *gpus)
 {
 	struct table table;
 	size_t i;
@@ -267,7 +312,7 @@ static void print_processes(struct cli *cli, const json_t *gpus, json_t *service
 	json_array_foreach(gpus, i, gpu)
 	{
 		if (amount_of(gpu, "foreign_mb") > 0)
-			add_processes(cli, &table, gpu, services);
+			add_processes(cli, &table, gpu);
 	}
 	if (table.n_cells > 0) {
 		heading(cli, "Processes on GPUs with foreign memory");
@@ -278,6 +323,15 @@ static void print_processes(struct cli *cli, const json_t *gpus, json_t *service
 
 /* ---- what waits and what is under way ---- */
 
+/* "lease on comfyui (python3)" */
+static const char *lease_name(struct cli *cli, const json_t *lease, const char *target)
+{
+	const char *owner = json_words(cli, lease, "owner");
+	const char *subject = json_is_object(lease) ? lease_subject(cli, lease) : target;
+	return cli_format(cli, "lease on %s%s%s%s", subject != NULL ? subject : "-", owner != NULL ? " (" : "",
+		owner != NULL ? owner : "", owner != NULL ? ")" : "");
+}
+
 static const char *request_name(struct cli *cli, const json_t *transition)
 {
 	const char *kind = json_words(cli, transition, "kind");
@@ -287,6 +341,8 @@ static const char *request_name(struct cli *cli, const json_t *transition)
 		return "-";
 	if (strcmp(kind, "release_all") == 0)
 		return "release-all";
+	if (strcmp(kind, "lease") == 0)
+		return lease_name(cli, json_object_get(transition, "lease"), target);
 	if (strcmp(number, "-") != 0 && target != NULL && strcmp(number, target) != 0)
 		return cli_format(cli, "phase %s (%s)", number, target);
 	return cli_format(cli, "%s %s", kind, target != NULL ? target : number);
@@ -303,6 +359,7 @@ static void print_queue(struct cli *cli, const json_t *queue)
 	table_begin(&table, transition_columns, ARRAY_SIZE(transition_columns));
 	json_array_foreach(queue, i, transition)
 	{
+		table_add(&table, json_amount(cli, transition, "place"), COLOR_NONE);
 		table_add(&table, json_amount(cli, transition, "id"), COLOR_NONE);
 		table_add(&table, request_name(cli, transition), COLOR_NONE);
 		table_add(&table, json_words(cli, transition, "state"), COLOR_NONE);
@@ -342,10 +399,38 @@ static void print_running(struct cli *cli, const json_t *transitions)
 	}
 }
 
-static void print_leases(const json_t *leases)
+static void print_held(struct cli *cli, const json_t *leases)
 {
-	if (json_array_size(leases) > 0)
-		printf("\nleases: %zu (`gpumgr lease ls' lists them)\n", json_array_size(leases));
+	if (json_array_size(leases) == 0)
+		return;
+	heading(cli, "Leases");
+	print_leases(cli, leases);
+}
+
+/* The lock that hosts share; without one there is nothing to say. */
+static void print_lock(struct cli *cli, const json_t *lock)
+{
+	const char *state = json_words(cli, lock, "state");
+	const char *holder = json_words(cli, lock, "holder");
+	const char *problem = json_words(cli, lock, "problem");
+	json_int_t n_waiting = json_integer_value(json_object_get(lock, "waiting"));
+	if (!json_is_object(lock) || state == NULL)
+		return;
+	printf("\nlock %s: ", json_words(cli, lock, "key"));
+	if (strcmp(state, "foreign") == 0)
+		printf("held by %s", holder != NULL ? holder : "somebody else");
+	else if (strcmp(state, "ours") == 0)
+		printf("held by this host");
+	else if (strcmp(state, "unknown") == 0)
+		printf("not asked for yet");
+	else
+		printf("%s", state);
+	if (strcmp(state, "foreign") == 0 && json_is_number(json_object_get(lock, "expires_in_s")))
+		printf(", for %.0f s unless renewed", json_number_value(json_object_get(lock, "expires_in_s")));
+	if (n_waiting > 0)
+		printf(", %lld other host%s wait%s", (long long)n_waiting, n_waiting == 1 ? "" : "s",
+			n_waiting == 1 ? "s" : "");
+	printf("%s%s\n", problem != NULL ? ": " : "", problem != NULL ? problem : "");
 }
 
 static void print_phase(struct cli *cli, const json_t *phase)
@@ -365,7 +450,7 @@ static void print_phase(struct cli *cli, const json_t *phase)
 
 int cmd_status(struct cli *cli)
 {
-	struct client_answer answer;
+	struct answer answer;
 	int status = cli_connect(cli);
 	if (status == CLI_DONE)
 		status = cli_status(cli, &answer);
@@ -374,14 +459,15 @@ int cmd_status(struct cli *cli)
 	if (cli->json) {
 		cli_print_json(cli, &answer);
 	} else if (!cli->quiet) {
-		print_gpus(cli, json_object_get(answer.json, "gpus"));
+		print_gpus(cli, json_object_get(answer.json, "gpus"), json_words(cli, answer.json, "gpu_problem"));
 		print_services(cli, json_object_get(answer.json, "services"));
-		print_processes(cli, json_object_get(answer.json, "gpus"), json_object_get(answer.json, "services"));
+		print_processes(cli, json_object_get(answer.json, "gpus"));
 		print_running(cli, json_object_get(answer.json, "transitions"));
 		print_queue(cli, json_object_get(answer.json, "queue"));
-		print_leases(json_object_get(answer.json, "leases"));
+		print_held(cli, json_object_get(answer.json, "leases"));
+		print_lock(cli, json_object_get(json_object_get(answer.json, "lock"), "shared"));
 		print_phase(cli, json_object_get(answer.json, "phase"));
 	}
-	client_answer_finish(&answer);
+	answer_finish(&answer);
 	return CLI_DONE;
 }

@@ -6,25 +6,23 @@
 
 #define DEADLINE_MS 2000
 
-static const char *daemon_problem(struct cli *cli, enum client_outcome outcome, const struct error *err)
+static const char *daemon_problem(struct cli *cli, int r)
 {
-	if (outcome == CLIENT_ANSWERED)
+	if (r == GPUMGR_OK)
 		return "the answer is not understood";
-	char *clean = text_clean(err->message, false);
+	char *clean = text_clean(gpumgr_last_error(cli->g)->message, false);
 	return cli_keep(cli, clean);
 }
 
 int cmd_version(struct cli *cli)
 {
-	struct client_answer answer = { 0 };
-	struct error err;
-	struct client_request request = { .method = "GET", .path = "/gpu/version", .deadline_ms = DEADLINE_MS };
+	struct answer answer = { 0 };
 	int status = cli_connect(cli);
 	if (status != CLI_DONE)
 		return status;
-	enum client_outcome outcome = client_ask(cli->client, &request, &answer, &err);
+	int r = cli_request(cli, "GET", "/gpu/version", DEADLINE_MS, &answer);
 	const char *version = json_words(cli, answer.json, "version");
-	bool answers = outcome == CLIENT_ANSWERED && answer.status == 200 && answer.json != NULL;
+	bool answers = r == GPUMGR_OK && answer.status == 200 && answer.json != NULL;
 	if (cli->json) {
 		json_t *all =
 			json_pack("{s:s, s:O?}", "client", GPUMGR_VERSION, "daemon", answers ? answer.json : NULL);
@@ -37,8 +35,8 @@ int cmd_version(struct cli *cli)
 		if (answers && version != NULL)
 			printf("gpumgrd %s\n", version);
 		else
-			printf("gpumgrd does not answer: %s\n", daemon_problem(cli, outcome, &err));
+			printf("gpumgrd does not answer: %s\n", daemon_problem(cli, r));
 	}
-	client_answer_finish(&answer);
+	answer_finish(&answer);
 	return CLI_DONE;
 }

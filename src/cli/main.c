@@ -2,12 +2,11 @@
  * gpumgr: the command line. The ONE table of commands, and what happens around each: arguments in, exit status out.
  * Explains nothing that the daemon can explain.
  */
-#include <locale.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -102,12 +101,23 @@ const struct command commands[] = {
 		.name = "run",
 		.run = cmd_run,
 		.usage = "[SVC ...|--phase N|--vram SIZE] [OPTIONS] -- CMD ...",
-		.help = "hold a lease while CMD runs (not in this version)",
+		.help = "hold a lease while CMD runs",
 		.options = OPTION_BIT(OPTION_PHASE) | OPTION_BIT(OPTION_VRAM) | OPTION_BIT(OPTION_MODE) |
-			OPTION_BIT(OPTION_WAIT) | OPTION_BIT(OPTION_PRIORITY),
+			OPTION_BIT(OPTION_WAIT) | OPTION_BIT(OPTION_PRIORITY) | OPTION_BIT(OPTION_OWNER) |
+			OPTION_BIT(OPTION_KILL_ON_LOSS),
 		.max_words = WORDS_MAX,
 		.completion = COMPLETE_SERVICE,
-		.details = "Exit status 125 when CMD was not started.\n",
+		.details = "CMD begins when the services are healthy and nobody may evict them, and gets\n"
+			   "GPUMGR_LEASE, GPUMGR_FENCE and CUDA_VISIBLE_DEVICES. The lease ends with it.\n"
+			   "^C while it waits leaves the queue. A lost lease does not end CMD without\n"
+			   "--kill-on-loss; CMD is killed when `gpumgr run' itself is.\n\n"
+			   "Examples:\n  gpumgr run comfyui -- python3 render.py\n"
+			   "  gpumgr run --vram 6GiB --wait 1h -- ./train\n",
+		.statuses = "Exit status: that of CMD, or the signal that CMD died of; besides\n"
+			    "  2    wrong use\n"
+			    "  125  there was no lease\n"
+			    "  126  CMD cannot be run\n"
+			    "  127  there is no CMD\n",
 	},
 	{
 		.name = "lease",
@@ -120,10 +130,22 @@ const struct command commands[] = {
 		.words = "ls release",
 	},
 	{
+		.name = "reload",
+		.run = cmd_reload,
+		.usage = "",
+		.help = "read the configuration again; says what changed",
+		.details = "All of the file is checked first: one that is wrong changes nothing, and the\n"
+			   "exit status is 2. A service that runs goes on as it is; what is new in how it\n"
+			   "is run counts from its next start. What was removed is stopped when nobody\n"
+			   "uses it.\n",
+	},
+	{
 		.name = "unlock",
 		.run = cmd_unlock,
 		.usage = "",
 		.help = "end all leases by force; says what it broke",
+		.details = "Where there is no lease, and another host has the lock that hosts share, it\n"
+			   "takes the lock from that host and says from whom.\n",
 	},
 	{
 		.name = "logs",
@@ -225,38 +247,6 @@ static int check_use(struct cli *cli, const struct command *command)
 	return CLI_DONE;
 }
 
-static bool wants_utf8(void)
-{
-	static const char *const variables[] = { "LC_ALL", "LC_CTYPE", "LANG" };
-	for (size_t i = 0; i < ARRAY_SIZE(variables); i++) {
-		const char *value = getenv(variables[i]);
-		if (value != NULL && value[0] != '\0')
-			return strcasestr(value, "UTF-8") != NULL || strcasestr(value, "utf8") != NULL;
-	}
-	return false;
-}
-
-static void measure_terminal(struct terminal *terminal)
-{
-	struct winsize size = { 0 };
-	ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-	terminal->width = size.ws_col >= 20 ? size.ws_col : 80;
-	terminal->height = size.ws_row >= 5 ? size.ws_row : 24;
-}
-
-static void look_at_terminal(struct cli *cli)
-{
-	const char *no_color = getenv("NO_COLOR");
-	const char *term = getenv("TERM");
-	bool is_dumb = term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0;
-	cli->terminal.is_tty = isatty(STDOUT_FILENO) == 1 && !is_dumb;
-	cli->terminal.utf8 = wants_utf8();
-	if (cli->terminal.is_tty)
-		measure_terminal(&cli->terminal);
-	cli->terminal.colors = cli->terminal.is_tty && (no_color == NULL || no_color[0] == '\0') &&
-		!is_given(&cli->arguments, OPTION_NO_COLOR);
-}
-
 static int run_command(struct cli *cli)
 {
 	if (cli->arguments.n_words == 0 && is_given(&cli->arguments, OPTION_HELP)) {
@@ -284,18 +274,29 @@ static int run_command(struct cli *cli)
 
 static void end(struct cli *cli)
 {
-	client_free(cli->client);
-	client_address_finish(&cli->address);
+	gpumgr_free(cli->g);
 	cli_release(cli, 0);
 	free(cli->kept);
+}
+
+/* A program that was started without one of the first three would open a connection there, and write messages to it. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR); /* to be inherited */
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 int main(int argc, char **argv)
 {
 	struct cli cli = { 0 };
 	struct error err;
+	fill_standard_descriptors();
 	/* A reader that went away is noticed by writing; a daemon that went away must not end us without a word. */
-	signal(SIGPIPE, SIG_IGN);
+	cli.sigpipe_ignored = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
 	if (arguments_parse(argc, argv, &cli.arguments, &err) < 0) {
 		char *clean = text_clean(err.message, false);
 		int status = cli_usage(&cli, "%s", clean != NULL ? clean : "wrong option");
@@ -304,8 +305,8 @@ int main(int argc, char **argv)
 	}
 	cli.json = is_given(&cli.arguments, OPTION_JSON);
 	cli.quiet = is_given(&cli.arguments, OPTION_QUIET);
-	look_at_terminal(&cli);
-	int status = cli_finish_output(run_command(&cli));
+	terminal_look(&cli.terminal, STDOUT_FILENO, !is_given(&cli.arguments, OPTION_NO_COLOR));
+	int status = cli_finish_output(&cli, run_command(&cli));
 	end(&cli);
 	return status;
 }

@@ -26,6 +26,8 @@ const struct option_row option_rows[OPTION_COUNT] = {
 	[OPTION_VRAM] = { "vram", 0, "SIZE", "room for the command itself" },
 	[OPTION_MODE] = { "mode", 0, "M", "exclusive, shared or gpu" },
 	[OPTION_PRIORITY] = { "priority", 0, "P", "the priority of the request" },
+	[OPTION_OWNER] = { "owner", 0, "TEXT", "who holds it, for others to read" },
+	[OPTION_KILL_ON_LOSS] = { "kill-on-loss", 0, NULL, "end CMD when the lease is lost" },
 };
 
 static int find_letter(char letter)
@@ -106,6 +108,8 @@ static int take_letters(int argc, char *const *argv, int *i, struct arguments *a
 
 static int add_word(struct arguments *arguments, const char *word, struct error *err)
 {
+	if (arguments->n_words == WORDS_MAX && arguments->has_dashes)
+		return 0; /* `rest' has it */
 	if (arguments->n_words == WORDS_MAX)
 		return error_set(err, -EINVAL, "too many arguments (at most %d)", WORDS_MAX);
 	arguments->words[arguments->n_words++] = word;
@@ -123,6 +127,7 @@ int arguments_parse(int argc, char *const *argv, struct arguments *ret_arguments
 			r = add_word(arguments, word, err);
 		} else if (strcmp(word, "--") == 0) {
 			arguments->has_dashes = true;
+			arguments->rest = argv + i + 1;
 			arguments->n_before_dashes = arguments->n_words;
 			r = 0;
 		} else if (word[1] == '-') {

@@ -28,6 +28,8 @@ enum option {
 	OPTION_VRAM,
 	OPTION_MODE,
 	OPTION_PRIORITY,
+	OPTION_OWNER,
+	OPTION_KILL_ON_LOSS,
 	OPTION_COUNT,
 };
 
@@ -51,9 +53,10 @@ struct arguments {
 	unsigned given; /* OPTION_BIT, or'ed */
 	const char *values[OPTION_COUNT]; /* of the last time each was given */
 	size_t n_words;
-	const char *words[WORDS_MAX]; /* the command first */
+	const char *words[WORDS_MAX + 1]; /* the command first; behind "--" only as far as there is room */
 	size_t n_before_dashes; /* words before "--"; n_words when there was none */
 	bool has_dashes;
+	char *const *rest; /* what stands behind "--", however much it is; ends with NULL. NULL without it */
 };
 
 /* -EINVAL with a message that names the option. Values and words are borrowed from argv. */

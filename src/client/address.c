@@ -22,14 +22,28 @@ static int no_memory(struct error *err)
 	return error_set(err, -ENOMEM, "out of memory");
 }
 
+static void wipe(char *secret)
+{
+	if (secret != NULL)
+		explicit_bzero(secret, strlen(secret));
+	free(secret);
+}
+
 void client_address_finish(struct client_address *address)
 {
 	free(address->socket);
 	free(address->url);
-	if (address->token != NULL)
-		explicit_bzero(address->token, strlen(address->token));
-	free(address->token);
+	wipe(address->token);
 	*address = (struct client_address){ 0 };
+}
+
+void client_settings_finish(struct client_settings *settings)
+{
+	free(settings->socket);
+	free(settings->url);
+	wipe(settings->token);
+	free(settings->token_file);
+	*settings = (struct client_settings){ 0 };
 }
 
 int client_token_check(const char *token, const char *source, struct error *err)
@@ -143,62 +157,90 @@ static int set_default_socket(struct client_address *address, struct error *err)
 	return set_socket(own, address, err);
 }
 
-static int read_token_file(const char *path, char **ret_token, struct error *err)
+static int read_token_file(const char *source, const char *path, char **ret_token, struct error *err)
 {
 	char buffer[TOKEN_MAX + 2];
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, buffer, sizeof(buffer) - 1);
 	if (n < 0)
-		return error_set(err, -errno, "GPUMGR_TOKEN_FILE: cannot read %.300s: %s", path, strerror(errno));
+		return error_set(err, -errno, "%s: cannot read %.300s: %s", source, path, strerror(errno));
 	buffer[n] = '\0';
 	size_t length = strcspn(buffer, "\r\n");
 	if (length > TOKEN_MAX)
-		return error_set(err, -EINVAL, "GPUMGR_TOKEN_FILE: the token in %.300s is too long", path);
+		return error_set(err, -EINVAL, "%s: the token in %.300s is too long", source, path);
 	*ret_token = strndup(buffer, length);
 	explicit_bzero(buffer, sizeof(buffer));
 	if (*ret_token == NULL)
 		return no_memory(err);
-	return client_token_check(*ret_token, "the token in GPUMGR_TOKEN_FILE", err);
+	char where[64];
+	snprintf(where, sizeof(where), "the token in %s", source);
+	return client_token_check(*ret_token, where, err);
 }
 
-static int find_token(struct client_address *address, struct error *err)
+static int copy_token(const char *source, const char *token, struct client_address *address, struct error *err)
 {
-	const char *token = getenv("GPUMGR_TOKEN");
-	const char *file = getenv("GPUMGR_TOKEN_FILE");
-	if (token != NULL && token[0] != '\0') {
-		int r = client_token_check(token, "GPUMGR_TOKEN", err);
-		if (r < 0)
-			return r;
-		address->token = strdup(token);
-		return address->token != NULL ? 0 : no_memory(err);
-	}
-	if (file != NULL && file[0] != '\0')
-		return read_token_file(file, &address->token, err);
-	return 0;
+	int r = client_token_check(token, source, err);
+	if (r < 0)
+		return r;
+	address->token = strdup(token);
+	return address->token != NULL ? 0 : no_memory(err);
 }
 
-static int set_url(const char *url, struct client_address *address, struct error *err)
+/* An empty variable is one that is not set. */
+static const char *variable(const char *name)
+{
+	const char *value = getenv(name);
+	return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+static int find_token(const struct client_settings *settings, struct client_address *address, struct error *err)
+{
+	const char *token = variable("GPUMGR_TOKEN");
+	const char *file = variable("GPUMGR_TOKEN_FILE");
+	if (settings->token != NULL)
+		return copy_token("the token", settings->token, address, err);
+	if (settings->token_file != NULL)
+		return read_token_file("the token file", settings->token_file, &address->token, err);
+	if (token != NULL)
+		return copy_token("GPUMGR_TOKEN", token, address, err);
+	return file != NULL ? read_token_file("GPUMGR_TOKEN_FILE", file, &address->token, err) : 0;
+}
+
+static int set_url(
+	const char *url, const struct client_settings *settings, struct client_address *address, struct error *err)
 {
 	int r = client_url_parse(url, &address->url, err);
-	return r < 0 ? r : find_token(address, err);
+	return r < 0 ? r : find_token(settings, address, err);
 }
 
-int client_address_find(const char *socket, const char *url, struct client_address *ret_address, struct error *err)
+int client_address_find(const struct client_settings *settings, struct client_address *ret_address, struct error *err)
 {
-	const char *socket_variable = getenv("GPUMGR_SOCKET");
-	const char *url_variable = getenv("GPUMGR_URL");
+	const char *socket_variable = variable("GPUMGR_SOCKET");
+	const char *url_variable = variable("GPUMGR_URL");
 	*ret_address = (struct client_address){ 0 };
-	if (socket != NULL && url != NULL)
-		return error_set(err, -EINVAL, "--socket and --url exclude each other");
-	if (socket != NULL)
-		return set_socket(socket, ret_address, err);
-	if (url != NULL)
-		return set_url(url, ret_address, err);
-	if (socket_variable != NULL && socket_variable[0] != '\0')
+	if (settings->socket != NULL && settings->url != NULL)
+		return error_set(err, -EINVAL, "a socket and a URL exclude each other");
+	if (settings->socket != NULL)
+		return set_socket(settings->socket, ret_address, err);
+	if (settings->url != NULL)
+		return set_url(settings->url, settings, ret_address, err);
+	if (socket_variable != NULL)
 		return set_socket(socket_variable, ret_address, err);
-	if (url_variable != NULL && url_variable[0] != '\0')
-		return set_url(url_variable, ret_address, err);
+	if (url_variable != NULL)
+		return set_url(url_variable, settings, ret_address, err);
 	return set_default_socket(ret_address, err);
+}
+
+void client_address_renew_token(const struct client_settings *settings, struct client_address *address)
+{
+	struct client_address now = { 0 };
+	struct error ignored;
+	if (address->url != NULL && find_token(settings, &now, &ignored) == 0 && now.token != NULL) {
+		char *before = address->token;
+		address->token = now.token;
+		now.token = before;
+	}
+	client_address_finish(&now);
 }
 
 char *client_escape(const char *name)

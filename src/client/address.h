@@ -15,14 +15,25 @@ struct client_address {
 	char *token; /* NULL: none; only sent to a URL */
 };
 
+/* What was said explicitly; each may be NULL. */
+struct client_settings {
+	char *socket; /* not with a URL */
+	char *url;
+	char *token;
+	char *token_file;
+};
+void client_settings_finish(struct client_settings *settings);
+
 /*
- * `socket` and `url` are what the user gave (both may be NULL, not both set); then GPUMGR_SOCKET, GPUMGR_URL, then the
- * user's own daemon's socket if it is there, then the system's. The token is GPUMGR_TOKEN, else the first line of the
+ * What was said, then GPUMGR_SOCKET, GPUMGR_URL, then the user's own daemon's socket if it is there, then the system's.
+ * The token is the one that was said, else the first line of that file, else GPUMGR_TOKEN, else the first line of the
  * file GPUMGR_TOKEN_FILE. 0, -EINVAL, -ENOMEM, or why the token file could not be read. Ended by
  * client_address_finish() also after an error.
  */
-int client_address_find(const char *socket, const char *url, struct client_address *ret_address, struct error *err);
+int client_address_find(const struct client_settings *settings, struct client_address *ret_address, struct error *err);
 void client_address_finish(struct client_address *address);
+/* The token as its source says it now; the one that is known stays where none can be read. */
+void client_address_renew_token(const struct client_settings *settings, struct client_address *address);
 
 /* Checks and normalises a URL; the caller frees it. -EINVAL with a message. */
 int client_url_parse(const char *text, char **ret_url, struct error *err);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "config/address.h"
 #include "config/hints.h"
 #include "config/parse.h"
 #include "config/report.h"
@@ -147,6 +148,30 @@ static void check_driver(const struct service_context *context)
 		"runs as root, as the daemon does (`user: NAME` gives it an account of its own)");
 }
 
+/* The engine that is not written is the one that the docker command would use, if that is one of this host. */
+static void choose_engine(const struct service_context *context, struct service_config *service)
+{
+	const char *host = getenv("DOCKER_HOST");
+	struct parser *parser = context->parser;
+	char quoted[REPORT_QUOTE_SIZE];
+	if (service->driver != DRIVER_CONTAINER || has_key(context->marks, "services.*.container.engine") ||
+		host == NULL || host[0] == '\0')
+		return;
+	if (address_check_engine(host) != NULL) {
+		go_to(parser, "services.*.container.engine", service->name);
+		parser_warning(parser, key_of(context->marks, "services.*.container"),
+			"is %s: DOCKER_HOST is %s, and gpumgr needs an engine of this host (unix:///PATH)",
+			service->container.engine, report_quote(host, quoted));
+		return;
+	}
+	char *engine = strdup(host);
+	parser->out_of_memory |= engine == NULL;
+	if (engine == NULL)
+		return;
+	free(service->container.engine);
+	service->container.engine = engine;
+}
+
 static void check_own_address(const struct service_context *context, const char *path, const struct probe_config *probe)
 {
 	bool is_written = has_key(context->marks, path);
@@ -251,6 +276,37 @@ static void check_shared_address(struct parser *parser, size_t index)
 	}
 }
 
+static bool is_same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool is_same_container(const struct service_config *a, const struct service_config *b)
+{
+	return a->driver == DRIVER_CONTAINER && b->driver == DRIVER_CONTAINER &&
+		is_same_text(a->container.engine, b->container.engine) &&
+		is_same_text(a->container.name, b->container.name) &&
+		is_same_text(a->container.compose_project, b->container.compose_project) &&
+		is_same_text(a->container.compose_service, b->container.compose_service);
+}
+
+/* Its memory would be counted for both, and each would take the other's starts and stops for somebody else's. */
+static void check_shared_container(struct parser *parser, size_t index)
+{
+	const struct service_config *service = &parser->config->services[index];
+	const struct container_config *container = &service->container;
+	for (size_t i = 0; i < index; i++) {
+		const struct service_config *other = &parser->config->services[i];
+		if (!is_same_container(service, other) ||
+			(container->name == NULL && container->compose_service == NULL))
+			continue;
+		go_to(parser, "services.*.container", service->name);
+		parser_error(parser, key_of(&parser->service_marks[index], "services.*.container"),
+			"is the container of %s too (line %u; expected each container once)", other->name, other->line);
+		return;
+	}
+}
+
 static void check_service(struct parser *parser, size_t index, const struct cards *cards)
 {
 	struct service_config *service = &parser->config->services[index];
@@ -258,11 +314,13 @@ static void check_service(struct parser *parser, size_t index, const struct card
 	struct service_context context = { parser, service, marks };
 	service->driver = has_key(marks, "services.*.container") ? DRIVER_CONTAINER : DRIVER_PROCESS;
 	check_driver(&context);
+	choose_engine(&context, service);
 	check_health(&context);
 	check_busy(&context);
 	check_selection(&context, cards);
 	check_fit(&context, cards);
 	check_shared_address(parser, index);
+	check_shared_container(parser, index);
 }
 
 /* Phases */

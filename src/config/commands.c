@@ -118,6 +118,7 @@ const struct value_type type_command = {
 		  "\"items\": " SCALARS "}]}",
 	.from_text = service_command_from_text,
 	.from_node = service_command_from_node,
+	.is_equal = value_is_equal_list,
 	.release = value_release_list,
 };
 
@@ -147,12 +148,10 @@ static void read_variable(
 {
 	(void)option;
 	(void)index;
-	char quoted[REPORT_QUOTE_SIZE];
 	struct string_list *list = target;
 	size_t length = strcspn(item->text, "=");
-	if (item->text[length] != '=')
-		parser_error(
-			parser, item->at, "%s has no value (expected NAME=VALUE)", report_quote(item->text, quoted));
+	if (item->text[length] != '=') /* not quoted: "KEY secret" and "KEY: secret" are likely slips */
+		parser_error(parser, item->at, "has no `=` (expected NAME=VALUE)");
 	else if (!is_variable_name(item->text, length))
 		parser_error(parser, item->at,
 			"has a malformed name (expected NAME=VALUE with letters, digits and `_` in the name)");
@@ -222,5 +221,6 @@ const struct value_type type_environment = {
 		  "{\"type\": \"array\", \"items\": {\"type\": \"string\", \"pattern\": "
 		  "\"^[A-Za-z_][A-Za-z0-9_]*=\"}}]}",
 	.from_node = environment_from_node,
+	.is_equal = value_is_equal_list,
 	.release = value_release_list,
 };

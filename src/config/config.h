@@ -52,6 +52,7 @@ struct phase_config {
 	char *name; /* NULL when not given */
 	struct string_list service_names;
 	size_t *services; /* the same as indexes; service_names.n of them */
+	bool is_retired; /* merged: a later file has it no more */
 };
 
 enum process_type { PROCESS_SIMPLE, PROCESS_FORKING };
@@ -93,6 +94,9 @@ struct probe_config {
 	double above; /* busy: more than this is busy */
 };
 
+/* What becomes of a service when the daemon is told to end. */
+enum on_exit { ON_EXIT_KEEP, ON_EXIT_STOP };
+
 enum service_driver { DRIVER_PROCESS, DRIVER_CONTAINER };
 
 struct gpu_selector {
@@ -113,6 +117,7 @@ struct service_config {
 	int64_t yield_after_ms; /* INT64_MAX: never (only when yield_set) */
 	int64_t preempt_after_ms; /* INT64_MAX: never */
 	unsigned max_leases;
+	enum on_exit on_exit;
 	enum service_driver driver;
 	struct process_config process;
 	struct container_config container;
@@ -122,6 +127,7 @@ struct service_config {
 	unsigned health_retries;
 	struct probe_config busy;
 	unsigned line; /* where it stands in the file, for warnings */
+	bool is_retired; /* merged: a later file has it no more */
 };
 
 struct config {
@@ -178,6 +184,44 @@ void config_report_finish(struct config_report *report);
 /* One problem as the line that people and editors read: "FILE:LINE:COL: PATH: MESSAGE". The caller frees it. NULL: no
  * memory. */
 char *config_problem_line(const struct config_report *report, const struct config_problem *problem);
+
+/* ---- another file, while the daemon runs ---- */
+
+enum config_difference {
+	CONFIG_SAME,
+	CONFIG_DIFFERS, /* in what counts at once */
+	CONFIG_DIFFERS_IN_RUN, /* in what a service that runs keeps until it is started anew */
+};
+
+enum config_difference config_compare_services(const struct service_config *a, const struct service_config *b);
+
+/* What is different in another file: names of services, "phase 4", paths of other options. */
+struct config_changes {
+	struct string_list added;
+	struct string_list removed;
+	struct string_list changed; /* counts at once */
+	struct string_list changed_runs; /* services: what runs goes on as it was until it is started anew */
+	struct string_list at_start; /* options that are read at the start of the daemon only: nothing changed */
+};
+
+/* `now` is merged. 0 or -ENOMEM; end it with config_changes_finish() in any case. */
+int config_find_changes(const struct config *now, const struct config *next, struct config_changes *ret_changes);
+void config_changes_finish(struct config_changes *changes);
+bool config_changes_any(const struct config_changes *changes);
+/* A line for each change. The caller frees it; NULL: no memory. */
+char *config_changes_text(const struct config_changes *changes);
+
+/*
+ * `next` in the place of `now` (merged itself; NULL: it is the first): services and phases of `now` keep their indexes,
+ * those that `next` has not are retired, new ones follow. What is read at the start only stays as it is in `now`.
+ * Everything but the arrays is borrowed from the files that the parts come from. 0 or -ENOMEM.
+ */
+int config_succeed(const struct config *now, const struct config *next, struct config **ret_merged);
+struct config *config_free_merged(struct config *merged);
+/* Whether a service or phase there comes from that file (what is not of either comes from the last one, or, read at the
+ * start, from the first); and whether this service does. */
+bool config_lends_to(const struct config *config, const struct config *merged);
+bool config_owns_service(const struct config *config, const struct service_config *service);
 
 /* Index of a service or phase; SIZE_MAX: unknown. A phase is named by its name or its number, exactly ("4x" is
  * neither). */

@@ -107,7 +107,8 @@ const struct foreign_key foreign_keys[] = {
 	{ NULL, "ProxyTargetPort", "services.*.health.tcp", NULL },
 
 	/* Compose */
-	{ NULL, "image", NULL, "gpumgr starts containers that exist: create it with `docker compose create`" },
+	{ NULL, "image", NULL,
+		"gpumgr starts containers that exist: create it with `docker compose up --no-start SERVICE`" },
 	{ NULL, "entrypoint", "services.*.process.command", NULL },
 	{ NULL, "working_dir", "services.*.process.directory", NULL },
 	{ NULL, "env_file", NULL, "not here: `process.environment` takes ${env.NAME}" },

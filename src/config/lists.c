@@ -54,6 +54,16 @@ static void sizes_from_node(struct parser *parser, const struct option *option, 
 		parser_error(parser, node_position(node), "is empty (expected a size for each GPU, such as [24GiB])");
 }
 
+static bool is_equal_sizes(const struct option *option, const void *a, const void *b)
+{
+	size_t n = *(const size_t *)((const char *)a + option->count_offset);
+	if (n != *(const size_t *)((const char *)b + option->count_offset))
+		return false;
+	const uint32_t *left = *(uint32_t *const *)option_of(option, a);
+	const uint32_t *right = *(uint32_t *const *)option_of(option, b);
+	return n == 0 || memcmp(left, right, n * sizeof(left[0])) == 0;
+}
+
 static void release_sizes(const struct option *option, void *base)
 {
 	uint32_t **mib = option_at(option, base);
@@ -69,6 +79,7 @@ const struct value_type type_sizes = {
 		  "\"number\", \"minimum\": 64}, {\"type\": \"string\", \"pattern\": \"^[0-9]+(\\\\.[0-9]+)? "
 		  "*(KiB|MiB|GiB|TiB|kB|MB|GB|TB)?$\"}]}}",
 	.from_node = sizes_from_node,
+	.is_equal = is_equal_sizes,
 	.release = release_sizes,
 };
 
@@ -159,6 +170,19 @@ static void gpus_from_node(struct parser *parser, const struct option *option, y
 		parser_error(parser, node_position(node), "is empty (expected `any`, or a list such as [0])");
 }
 
+static bool is_equal_gpus(const struct option *option, const void *a, const void *b)
+{
+	(void)option;
+	const struct service_config *left = a, *right = b;
+	if (left->any_gpu != right->any_gpu || left->n_selectors != right->n_selectors)
+		return false;
+	for (size_t i = 0; i < left->n_selectors; i++)
+		if (left->selectors[i].index != right->selectors[i].index ||
+			!string_is_equal(left->selectors[i].uuid, right->selectors[i].uuid))
+			return false;
+	return true;
+}
+
 static void release_gpus(const struct option *option, void *base)
 {
 	(void)option;
@@ -178,6 +202,7 @@ const struct value_type type_gpus = {
 		  "\"string\", \"pattern\": \"^((GPU|MIG)-[A-Za-z0-9/-]+|[0-9]{1,2})$\"}]}}]}",
 	.from_text = gpus_from_text,
 	.from_node = gpus_from_node,
+	.is_equal = is_equal_gpus,
 	.release = release_gpus,
 };
 
@@ -210,6 +235,7 @@ const struct value_type type_listen = {
 	.expected = "HOST:PORT such as [127.0.0.1:8700] or [0.0.0.0:8700]",
 	.schema = "{\"type\": \"array\", \"items\": {\"type\": \"string\", \"pattern\": \".:[0-9]{1,5}$\"}}",
 	.from_node = listen_from_node,
+	.is_equal = value_is_equal_list,
 	.release = value_release_list,
 };
 
@@ -241,6 +267,7 @@ const struct value_type type_hosts = {
 	.expected = "host names without a port such as [gpu.example.org]",
 	.schema = "{\"type\": \"array\", \"items\": {\"type\": \"string\", \"pattern\": \"^[A-Za-z0-9:._-]+$\"}}",
 	.from_node = hosts_from_node,
+	.is_equal = value_is_equal_list,
 	.release = value_release_list,
 };
 
@@ -278,5 +305,6 @@ const struct value_type type_service_names = {
 	.expected = "names of services such as [comfyui]",
 	.schema = "{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"type\": [\"string\", \"integer\"]}}",
 	.from_node = service_names_from_node,
+	.is_equal = value_is_equal_list,
 	.release = value_release_list,
 };

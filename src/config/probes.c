@@ -32,6 +32,13 @@ static void release_probe(const struct option *option, void *base)
 	string_list_finish(&probe->command);
 }
 
+static bool is_equal_probe(const struct option *option, const void *a, const void *b)
+{
+	const struct probe_config *left = option_of(option, a), *right = option_of(option, b);
+	return left->kind == right->kind && string_is_equal(left->address, right->address) &&
+		string_list_is_equal(&left->command, &right->command);
+}
+
 /* A guess at a URL that lacks its scheme. */
 static bool guess_url(const char *text, char *buffer, size_t buffer_size)
 {
@@ -56,6 +63,7 @@ const struct value_type type_probe_http = {
 	.expected = "a URL such as http://127.0.0.1:8188/health",
 	.schema = "{\"type\": \"string\", \"pattern\": \"^(https?://|:[0-9])\"}",
 	.from_text = http_from_text,
+	.is_equal = is_equal_probe,
 	.release = release_probe,
 };
 
@@ -88,6 +96,7 @@ const struct value_type type_probe_tcp = {
 	.expected = "HOST:PORT such as 127.0.0.1:8188",
 	.schema = "{\"type\": \"string\", \"pattern\": \":[0-9]{1,5}$\"}",
 	.from_text = tcp_from_text,
+	.is_equal = is_equal_probe,
 	.release = release_probe,
 };
 
@@ -119,6 +128,7 @@ const struct value_type type_probe_command = {
 		  "\"items\": {\"type\": [\"string\", \"number\", \"boolean\"]}}]}",
 	.from_text = probe_command_from_text,
 	.from_node = probe_command_from_node,
+	.is_equal = is_equal_probe,
 	.release = release_probe,
 };
 
@@ -136,4 +146,5 @@ const struct value_type type_probe_container = {
 	.expected = "true, or one of http, tcp and command in its place",
 	.schema = "{\"const\": true}",
 	.from_text = container_from_text,
+	.is_equal = is_equal_probe,
 };

@@ -26,6 +26,8 @@ enum option_flag {
 	OPTION_OR_ZERO = 1 << 5, /* 0 is accepted below `min` */
 	OPTION_SHELL = 1 << 6, /* a command that `shell: true` makes a shell's */
 	OPTION_OWN_ADDRESS = 1 << 7, /* ":PORT" is accepted: the container's own address */
+	OPTION_AT_START = 1 << 8, /* read when the daemon starts: a reload does not change it */
+	OPTION_AT_RUN = 1 << 9, /* a service that runs keeps it until it is started anew */
 };
 
 struct choice {
@@ -80,4 +82,9 @@ const char *option_expected(const struct option *option, char *buffer, size_t bu
 static inline void *option_at(const struct option *option, void *base)
 {
 	return (char *)base + option->offset;
+}
+
+static inline const void *option_of(const struct option *option, const void *base)
+{
+	return (const char *)base + option->offset;
 }

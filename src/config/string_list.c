@@ -41,3 +41,23 @@ void value_release_list(const struct option *option, void *base)
 {
 	string_list_finish(option_at(option, base));
 }
+
+bool string_is_equal(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+bool string_list_is_equal(const struct string_list *a, const struct string_list *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (size_t i = 0; i < a->n; i++)
+		if (strcmp(a->items[i], b->items[i]) != 0)
+			return false;
+	return true;
+}
+
+bool value_is_equal_list(const struct option *option, const void *a, const void *b)
+{
+	return string_list_is_equal(option_of(option, a), option_of(option, b));
+}

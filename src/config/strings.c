@@ -12,6 +12,7 @@
 #include "config/schema.h"
 
 #define TEXT_MAX 4095
+#define COMPOSE_NAME_MAX 255 /* there is no limit of its own; labels and messages need one */
 
 void value_store_string(struct parser *parser, const struct option *option, const char *text, void *base)
 {
@@ -30,6 +31,11 @@ void value_release_string(const struct option *option, void *base)
 	char **target = option_at(option, base);
 	free(*target);
 	*target = NULL;
+}
+
+bool value_is_equal_string(const struct option *option, const void *a, const void *b)
+{
+	return string_is_equal(*(char *const *)option_of(option, a), *(char *const *)option_of(option, b));
 }
 
 static bool has_control_characters(const char *text)
@@ -69,6 +75,7 @@ const struct value_type type_text = {
 	.expected = "text",
 	.schema = "{\"type\": [\"string\", \"number\", \"boolean\"]}",
 	.from_text = text_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -94,6 +101,7 @@ const struct value_type type_path = {
 	.expected = "an absolute path",
 	.schema = PATH_SCHEMA,
 	.from_text = path_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -111,6 +119,7 @@ const struct value_type type_socket_path = {
 	.expected = "an absolute path",
 	.schema = PATH_SCHEMA,
 	.from_text = socket_path_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -136,6 +145,7 @@ const struct value_type type_account = {
 	.expected = "a name or a number",
 	.schema = "{\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"minLength\": 1}]}",
 	.from_text = account_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -160,6 +170,7 @@ const struct value_type type_phase_name = {
 	.expected = "a letter, then letters, digits, `_`, `.` and `-`",
 	.schema = "{\"type\": \"string\", \"pattern\": \"^[A-Za-z][A-Za-z0-9_.-]{0,62}$\"}",
 	.from_text = phase_name_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -174,6 +185,7 @@ const struct value_type type_lock_url = {
 	.expected = "a URL such as redis://127.0.0.1:6379/0",
 	.schema = "{\"type\": \"string\", \"pattern\": \"^(rediss?|unix|redis[+]sentinel)://\"}",
 	.from_text = lock_url_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -193,6 +205,7 @@ const struct value_type type_engine = {
 	.expected = "a URL such as unix:///var/run/docker.sock",
 	.schema = "{\"type\": \"string\", \"pattern\": \"^unix:///.\"}",
 	.from_text = engine_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -211,6 +224,64 @@ const struct value_type type_container_name = {
 	.expected = "letters, digits, `_`, `.` and `-`, such as mcn_ollama",
 	.schema = "{\"type\": \"string\", \"pattern\": \"^[A-Za-z0-9][A-Za-z0-9_.-]*$\"}",
 	.from_text = container_name_from_text,
+	.is_equal = value_is_equal_string,
+	.release = value_release_string,
+};
+
+/* What Compose makes of the name of a folder. */
+static void normalize_project(const char *text, char *buffer, size_t size)
+{
+	size_t used = 0;
+	for (; *text != '\0' && used + 1 < size; text++) {
+		char c = (char)(*text >= 'A' && *text <= 'Z' ? *text - 'A' + 'a' : *text);
+		bool may_begin = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+		if (may_begin || (used > 0 && (c == '_' || c == '-')))
+			buffer[used++] = c;
+	}
+	buffer[used] = '\0';
+}
+
+/*
+ * `name` in the Compose specification: a project with other characters in its name exists nowhere, so nothing would
+ * ever be found.
+ */
+static void compose_project_from_text(
+	struct parser *parser, const struct option *option, const struct scalar *scalar, void *base)
+{
+	char normal[COMPOSE_NAME_MAX + 1];
+	normalize_project(scalar->text, normal, sizeof(normal));
+	bool is_name = normal[0] != '\0' && strcmp(normal, scalar->text) == 0;
+	bool has_hint = normal[0] != '\0' && strlen(scalar->text) <= COMPOSE_NAME_MAX;
+	store_or_refuse(parser, option, scalar, is_name ? NULL : "is not the name of a Compose project",
+		has_hint ? normal : NULL, base);
+}
+
+const struct value_type type_compose_project = {
+	.name = "Compose project",
+	.expected = "lower case letters, digits, `_` and `-`, such as studio",
+	.schema = "{\"type\": [\"string\", \"integer\", \"boolean\"], \"minimum\": 0, \"pattern\": "
+		  "\"^[a-z0-9][a-z0-9_-]*$\"}",
+	.from_text = compose_project_from_text,
+	.is_equal = value_is_equal_string,
+	.release = value_release_string,
+};
+
+/* The keys of `services` in the Compose specification. */
+static void compose_service_from_text(
+	struct parser *parser, const struct option *option, const struct scalar *scalar, void *base)
+{
+	const char *text = scalar->text;
+	bool is_name =
+		text[0] != '\0' && text[strspn(text, LETTERS DIGITS "_.-")] == '\0' && strlen(text) <= COMPOSE_NAME_MAX;
+	store_or_refuse(parser, option, scalar, is_name ? NULL : "is not the name of a Compose service", NULL, base);
+}
+
+const struct value_type type_compose_service = {
+	.name = "Compose service",
+	.expected = "letters, digits, `_`, `.` and `-`, such as ollama",
+	.schema = "{\"type\": [\"string\", \"number\", \"boolean\"], \"pattern\": \"^[A-Za-z0-9_.-]+$\"}",
+	.from_text = compose_service_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };
 
@@ -251,5 +322,6 @@ const struct value_type type_json_path = {
 	.expected = "names and indexes such as queue.running[0].count",
 	.schema = "{\"type\": \"string\", \"minLength\": 1}",
 	.from_text = json_path_from_text,
+	.is_equal = value_is_equal_string,
 	.release = value_release_string,
 };

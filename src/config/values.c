@@ -25,6 +25,32 @@ void value_refuse(struct parser *parser, const struct option *option, const stru
 		hint == NULL ? "" : hint, hint == NULL ? "" : "?");
 }
 
+/* Fields that are one number each. */
+#define DEFINE_IS_EQUAL(name, type)                                                                                    \
+	static bool name(const struct option *option, const void *a, const void *b)                                    \
+	{                                                                                                              \
+		return *(const type *)option_of(option, a) == *(const type *)option_of(option, b);                     \
+	}
+
+DEFINE_IS_EQUAL(is_equal_int, int)
+DEFINE_IS_EQUAL(is_equal_count, unsigned)
+DEFINE_IS_EQUAL(is_equal_bool, bool)
+DEFINE_IS_EQUAL(is_equal_number, double)
+DEFINE_IS_EQUAL(is_equal_amount, uint64_t)
+DEFINE_IS_EQUAL(is_equal_duration, int64_t)
+
+static bool is_equal_size(const struct option *option, const void *a, const void *b)
+{
+	const struct size_value *left = option_of(option, a), *right = option_of(option, b);
+	return left->mib == right->mib && left->percent == right->percent;
+}
+
+/* An enum, as it was stored. */
+static bool is_equal_choice(const struct option *option, const void *a, const void *b)
+{
+	return memcmp(option_of(option, a), option_of(option, b), sizeof(int)) == 0;
+}
+
 static bool is_digits(const char *text)
 {
 	return text[0] != '\0' && text[strspn(text, "0123456789")] == '\0';
@@ -72,6 +98,7 @@ const struct value_type type_integer = {
 	.name = "integer",
 	.is_number = true,
 	.from_text = integer_from_text,
+	.is_equal = is_equal_int,
 };
 
 static void count_from_text(struct parser *parser, const struct option *option, const struct scalar *scalar, void *base)
@@ -85,6 +112,7 @@ const struct value_type type_count = {
 	.name = "count",
 	.is_number = true,
 	.from_text = count_from_text,
+	.is_equal = is_equal_count,
 };
 
 static void version_from_text(
@@ -141,6 +169,7 @@ const struct value_type type_boolean = {
 	.expected = "true or false",
 	.schema = "{\"type\": \"boolean\"}",
 	.from_text = boolean_from_text,
+	.is_equal = is_equal_bool,
 };
 
 /* -1.5: no exponent, no locale. */
@@ -176,6 +205,7 @@ const struct value_type type_number = {
 	.expected = "a number such as 0 or 1.5",
 	.schema = "{\"type\": \"number\"}",
 	.from_text = number_from_text,
+	.is_equal = is_equal_number,
 };
 
 /* False: no such size within the option's bounds, which was reported. */
@@ -225,6 +255,7 @@ const struct value_type type_size = {
 	.expected = "a size such as 20GiB, or 80% of the card",
 	.schema = NUMBER_OR_TEXT(SIZE_PATTERN "|%)?$"),
 	.from_text = size_from_text,
+	.is_equal = is_equal_size,
 };
 
 bool value_read_amount(
@@ -257,6 +288,7 @@ const struct value_type type_bytes = {
 	.expected = "a size such as 10MiB",
 	.schema = NUMBER_OR_TEXT(SIZE_PATTERN ")?$"),
 	.from_text = bytes_from_text,
+	.is_equal = is_equal_amount,
 };
 
 /* False: no duration within the option's bounds, which was reported. */
@@ -293,6 +325,7 @@ const struct value_type type_duration = {
 	.expected = "a duration such as 30s, 5m or 1m30s",
 	.schema = NUMBER_OR_TEXT("^[0-9][0-9hms. ]*$"),
 	.from_text = duration_from_text,
+	.is_equal = is_equal_amount,
 };
 
 static void duration_or_never_from_text(
@@ -311,6 +344,7 @@ const struct value_type type_duration_or_never = {
 	.expected = "a duration such as 60s, or never",
 	.schema = NUMBER_OR_TEXT("^(never|[0-9][0-9hms. ]*)$"),
 	.from_text = duration_or_never_from_text,
+	.is_equal = is_equal_duration,
 };
 
 static void choice_from_text(
@@ -335,6 +369,7 @@ static void choice_from_text(
 const struct value_type type_choice = {
 	.name = "choice",
 	.from_text = choice_from_text,
+	.is_equal = is_equal_choice,
 };
 
 static void mode_from_text(struct parser *parser, const struct option *option, const struct scalar *scalar, void *base)
@@ -360,6 +395,7 @@ const struct value_type type_mode = {
 	.schema = "{\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, "
 		  "{\"type\": \"string\", \"pattern\": \"^(0o)?[0-7]{3,4}$\"}]}",
 	.from_text = mode_from_text,
+	.is_equal = is_equal_count,
 };
 
 /* Those that can end a process. STOP, CONT, CHLD and the like would leave it there for ever. */
@@ -406,4 +442,5 @@ const struct value_type type_signal = {
 	.schema = "{\"anyOf\": [{\"type\": \"integer\", \"minimum\": 1, \"maximum\": 64}, "
 		  "{\"type\": \"string\", \"pattern\": \"^([Ss][Ii][Gg])?[A-Za-z]+[12]?$|^[0-9]+$\"}]}",
 	.from_text = signal_from_text,
+	.is_equal = is_equal_int,
 };

@@ -34,6 +34,8 @@ struct value_type {
 	void (*from_text)(struct parser *parser, const struct option *option, const struct scalar *scalar, void *base);
 	/* Called for lists and mappings, and for any node where from_text is NULL. NULL: they are the wrong type. */
 	void (*from_node)(struct parser *parser, const struct option *option, yaml_node_t *node, void *base);
+	/* Whether the field is the same in both. NULL: what has keys of its own, or no field. */
+	bool (*is_equal)(const struct option *option, const void *a, const void *b);
 	/* Frees what the field owns. NULL: nothing. */
 	void (*release)(const struct option *option, void *base);
 };
@@ -67,6 +69,8 @@ extern const struct value_type type_lock_url;
 extern const struct value_type type_engine;
 extern const struct value_type type_json_path;
 extern const struct value_type type_container_name;
+extern const struct value_type type_compose_project;
+extern const struct value_type type_compose_service;
 
 /* probes.c: the kinds of probes, each in a struct probe_config */
 extern const struct value_type type_probe_http;
@@ -96,12 +100,16 @@ void value_refuse(struct parser *parser, const struct option *option, const stru
 /* Copies the text into the `char *` of the option, freeing what was there. */
 void value_store_string(struct parser *parser, const struct option *option, const char *text, void *base);
 void value_release_string(const struct option *option, void *base);
+bool value_is_equal_string(const struct option *option, const void *a, const void *b);
 
 /* 0 or -ENOMEM; the list is unchanged then. */
 int string_list_add(struct string_list *list, const char *text, size_t length);
 void string_list_finish(struct string_list *list);
 void value_add_string(struct parser *parser, struct string_list *list, const char *text);
 void value_release_list(const struct option *option, void *base);
+bool value_is_equal_list(const struct option *option, const void *a, const void *b);
+bool string_is_equal(const char *a, const char *b); /* NULL is a value of its own */
+bool string_list_is_equal(const struct string_list *a, const struct string_list *b);
 
 /*
  * Fills `list` with an argv from a string or a list; reports what is wrong with it. With `shell` a string stays whole,

@@ -12,10 +12,9 @@
 
 /* ---- life ---- */
 
-static void init_service(struct engine *engine, size_t index)
+void engine_init_service(struct service *service, const struct service_definition *definition, size_t index)
 {
-	struct service *service = &engine->services[index];
-	service->definition = engine->definitions[index];
+	*service = (struct service){ .definition = *definition };
 	service->index = index;
 	service->state = SERVICE_UNKNOWN;
 	service->start_deadline_ms = DEADLINE_NONE;
@@ -24,6 +23,8 @@ static void init_service(struct engine *engine, size_t index)
 	service->probe_due_ms = DEADLINE_NONE;
 	service->probe_lost_ms = DEADLINE_NONE;
 	service->find_lost_ms = DEADLINE_NONE;
+	service->busy_due_ms = DEADLINE_NONE;
+	service->busy_lost_ms = DEADLINE_NONE;
 }
 
 static void init_cards(struct engine *engine, const struct engine_config *config)
@@ -45,8 +46,10 @@ static int allocate(struct engine *engine, size_t n_services)
 	engine->plan_services = calloc(n, sizeof(engine->plan_services[0]));
 	engine->plan_committed = calloc(n * GPU_MAX, sizeof(engine->plan_committed[0]));
 	engine->service_statuses = calloc(n, sizeof(engine->service_statuses[0]));
+	engine->marked = calloc(n, sizeof(engine->marked[0]));
 	bool complete = engine->services != NULL && engine->definitions != NULL && engine->plan_gpus != NULL &&
-		engine->plan_services != NULL && engine->plan_committed != NULL && engine->service_statuses != NULL;
+		engine->plan_services != NULL && engine->plan_committed != NULL && engine->service_statuses != NULL &&
+		engine->marked != NULL;
 	return complete ? 0 : -ENOMEM;
 }
 
@@ -60,13 +63,18 @@ int engine_create(const struct engine_config *config, struct engine **ret_engine
 	engine->n_services = config->n_services;
 	for (size_t i = 0; i < config->n_services; i++) {
 		engine->definitions[i] = config->services[i];
-		init_service(engine, i);
+		engine_init_service(&engine->services[i], &config->services[i], i);
 	}
 	engine->n_phases = config->n_phases;
 	engine->phases = config->phases;
 	engine->reserve = config->reserve;
 	engine->wait_ms = config->wait_ms;
 	engine->queue_max = config->queue_max != 0 ? config->queue_max : 10000;
+	engine->uses_lock = config->uses_lock;
+	engine->lock_service = SIZE_MAX;
+	engine->leases_max = config->leases_max != 0 ? config->leases_max : 10000;
+	engine->lease_deadline_ms = DEADLINE_NONE;
+	engine->break_deadline_ms = DEADLINE_NONE;
 	engine->find_due_ms = DEADLINE_NONE;
 	engine->ticket_deadline_ms = DEADLINE_NONE;
 	engine->retry_ms = DEADLINE_NONE;
@@ -92,9 +100,13 @@ struct engine *engine_destroy(struct engine *engine)
 {
 	if (engine == NULL)
 		return NULL;
+	lease_free_all(engine); /* claims among them, which their requests point to */
 	free_requests(engine->queue, engine->n_queue);
 	free_requests(engine->running, engine->n_running);
 	free_requests(engine->archive, engine->n_archive);
+	free(engine->marked);
+	free(engine->worklist);
+	free(engine->slots);
 	free(engine->tickets);
 	free(engine->services);
 	free(engine->definitions);
@@ -121,13 +133,28 @@ static void begin_life(struct engine *engine)
 	}
 }
 
+static bool are_valid(const struct engine *engine, const struct lease_terms *terms)
+{
+	if (terms == NULL || terms->owner == NULL || terms->request_id == NULL || terms->mode > LEASE_GPU)
+		return false;
+	for (size_t i = 0; i < terms->n_services; i++)
+		if (terms->services[i] >= engine->n_services)
+			return false;
+	bool is_for_something = (terms->n_services > 0) != (terms->room_mib > 0);
+	bool ends = terms->attached || (terms->ttl_ms > 0 && terms->ttl_ms <= LEASE_TTL_MAX_MS);
+	return is_for_something && ends;
+}
+
 static bool is_valid(const struct engine *engine, const struct event *event)
 {
 	if (event->kind == EVENT_SUBMIT) {
 		const struct request_spec *spec = &event->submit.spec;
 		if (spec->kind == REQUEST_PHASE)
 			return spec->target < engine->n_phases;
-		return spec->kind == REQUEST_RELEASE_ALL || spec->target < engine->n_services;
+		if (spec->kind == REQUEST_LEASE)
+			return are_valid(engine, spec->lease);
+		return spec->kind == REQUEST_RELEASE_ALL ||
+			(spec->kind < REQUEST_RELEASE_ALL && spec->target < engine->n_services);
 	}
 	bool is_about_service = event->kind == EVENT_ALLOWED || event->kind >= EVENT_FOUND;
 	return !is_about_service || event->service < engine->n_services;
@@ -146,6 +173,22 @@ static int take(struct engine *engine, const struct event *event)
 	case EVENT_WITHDRAW:
 		queue_withdraw(engine, event->withdraw_ticket);
 		return 0;
+	case EVENT_FENCE:
+		transition_take_fence(engine, event);
+		return 0;
+	case EVENT_RELEASE:
+	case EVENT_RENEW:
+	case EVENT_DETACH:
+	case EVENT_ATTACH:
+	case EVENT_UNLOCK:
+		lease_handle(engine, event);
+		return 0;
+	case EVENT_EXIT:
+		engine->is_exiting = true;
+		return 0;
+	case EVENT_LOCK:
+		locking_handle(engine, event);
+		return 0;
 	default:
 		lifecycle_handle(engine, event);
 		return 0;
@@ -155,7 +198,9 @@ static int take(struct engine *engine, const struct event *event)
 /* Samples come fast while something changes hands. */
 static void choose_sampling(struct engine *engine)
 {
-	bool fast = engine->n_running > 0;
+	bool fast = false;
+	for (size_t i = 0; i < engine->n_running; i++)
+		fast |= engine->running[i]->record.n_steps > 0 && !engine->running[i]->awaits_fence;
 	for (size_t i = 0; i < engine->n_services; i++)
 		fast |= engine->services[i].n_debts > 0 || engine->services[i].state == SERVICE_STOPPING;
 	if (fast == engine->sampling_fast)
@@ -166,21 +211,21 @@ static void choose_sampling(struct engine *engine)
 
 static void follow_up(struct engine *engine)
 {
-	bool moved;
-	do {
+	bool moved = !engine->is_exiting;
+	while (moved) {
 		moved = transition_advance(engine);
 		moved |= turn_run(engine);
 		/* What could begin has begun, so a wait of zero means "now or never". */
 		if (!moved)
 			moved = queue_tick(engine);
-	} while (moved);
+	}
 }
 
-/* The most effects that one event can lead to; see effect_add(). */
-static size_t effects_bound(const struct engine *engine)
+size_t engine_effects_bound(const struct engine *engine)
 {
-	return 64 + 16 * engine->n_services + 3 * engine->n_tickets + 4 * (engine->n_queue + engine->n_running) +
-		2 * engine->n_cards;
+	size_t n_leases = engine->n_leases + engine->n_claims;
+	return 64 + 24 * engine->n_services + 3 * engine->n_tickets + 6 * (engine->n_queue + engine->n_running) +
+		2 * engine->n_cards + 9 * n_leases + 4 * engine->n_leased;
 }
 
 int engine_handle(struct engine *engine, const struct event *event, uint64_t now_ms, struct effects *effects)
@@ -188,7 +233,8 @@ int engine_handle(struct engine *engine, const struct event *event, uint64_t now
 	if (!is_valid(engine, event))
 		return -EINVAL;
 	queue_trim_archive(engine);
-	if (effects_reserve(effects, effects_bound(engine)) < 0)
+	lease_free_ended(engine);
+	if (effects_reserve(effects, engine_effects_bound(engine)) < 0)
 		return -ENOMEM;
 	engine->out = effects;
 	if (now_ms > engine->now_ms)
@@ -198,9 +244,17 @@ int engine_handle(struct engine *engine, const struct event *event, uint64_t now
 	if (result < 0)
 		return result;
 	lifecycle_tick(engine);
+	if (engine->is_exiting)
+		lifecycle_exit(engine);
+	lease_tick(engine);
 	debts_tick(engine);
-	ledger_tick(engine);
+	ledger_note_modes(engine);
+	reconfigure_tick(engine);
 	follow_up(engine);
+	if (locking_settle(engine))
+		follow_up(engine); /* who waits for it says so in other words now */
+	contention_settle(engine);
+	lease_tell_moved(engine);
 	choose_sampling(engine);
 	engine->out = NULL;
 	return 0;
@@ -215,11 +269,24 @@ uint64_t engine_next_deadline(const struct engine *engine)
 {
 	if (!engine->begun)
 		return 0;
-	uint64_t deadline = earlier(engine->find_due_ms, queue_deadline(engine));
+	uint64_t deadline = engine->find_due_ms;
+	if (!engine->is_exiting)
+		deadline = earlier(deadline, queue_deadline(engine));
+	deadline = earlier(deadline, engine->lease_deadline_ms);
+	if (engine->n_queue > 0 && !engine->is_exiting)
+		deadline = earlier(deadline, engine->break_deadline_ms);
 	deadline = earlier(deadline, earlier(ledger_deadline(engine), debts_deadline(engine)));
 	for (size_t i = 0; i < engine->n_services; i++)
 		deadline = earlier(deadline, lifecycle_deadline(&engine->services[i]));
 	return deadline;
+}
+
+bool engine_may_exit(const struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++)
+		if (lifecycle_delays_exit(&engine->services[i]))
+			return false;
+	return engine->is_exiting;
 }
 
 /* ---- looking in ---- */
@@ -244,10 +311,18 @@ static void fill_service(const struct engine *engine, const struct service *serv
 		.state = service->state,
 		.live = service_is_live(service),
 		.in_use = service_is_in_use(service),
+		.n_leases = service->leases,
+		.says_busy = service->says_busy,
 		.gpus = service->committed ? service->gpus : 0,
 		.pid = service->pid,
 		.since_ms = service->since_ms,
 		.has_measured = service->has_measured,
+		.is_outdated = service->is_outdated,
+		.external_starts = service->external_starts,
+		.has_boot = service->has_boot,
+		.boot_ms = service->boot_ms,
+		.has_peak = service->lasting_peak_mib > 0,
+		.peak_mib = service->lasting_peak_mib,
 		.transition = service->transition,
 		.error = service->error[0] != '\0' ? service->error : NULL,
 	};
@@ -289,6 +364,8 @@ const struct status *engine_status(struct engine *engine, uint64_t now_ms)
 		.n_running = engine->n_running,
 		.running = (const struct transition *const *)engine->running,
 		.phase = engine->phase,
+		.n_leases = engine->n_leases,
+		.leases = (const struct lease *const *)engine->leases,
 	};
 	return &engine->status;
 }
@@ -333,4 +410,22 @@ const struct transition *engine_transition(const struct engine *engine, uint64_t
 uint64_t engine_version(const struct engine *engine)
 {
 	return engine->version;
+}
+
+uint64_t engine_knowledge(const struct engine *engine)
+{
+	return engine->knowledge;
+}
+
+void engine_restore_service(struct engine *engine, size_t index, const uint64_t *boot_ms, const uint32_t *peak_mib)
+{
+	struct service *service = &engine->services[index];
+	service->has_boot = boot_ms != NULL;
+	service->boot_ms = boot_ms != NULL ? *boot_ms : 0;
+	service->lasting_peak_mib = peak_mib != NULL ? *peak_mib : 0;
+}
+
+void engine_restore_phase(struct engine *engine, size_t phase, uint64_t at_ms)
+{
+	engine->phase = (struct phase_status){ .any = true, .phase = phase, .at_ms = at_ms };
 }

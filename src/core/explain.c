@@ -59,6 +59,17 @@ static void append_phase(struct text *text, const struct phase_definition *phase
 		append(text, " (%s)", phase->name);
 }
 
+static void append_lease(struct text *text, const struct explain_names *names, const struct lease_terms *terms)
+{
+	const char *separator = "lease on ";
+	if (terms->room_mib > 0)
+		append(text, "lease of %" PRIu32 " MiB", terms->room_mib);
+	for (size_t i = 0; i < terms->n_services; i++) {
+		append(text, "%s%s", separator, names->services[terms->services[i]].name);
+		separator = ", ";
+	}
+}
+
 const char *explain_request(
 	const struct explain_names *names, const struct request_spec *spec, char *buffer, size_t size)
 {
@@ -67,6 +78,10 @@ const char *explain_request(
 		append_phase(&text, &names->phases[spec->target]);
 	else if (spec->kind == REQUEST_RELEASE_ALL)
 		append(&text, "release-all");
+	else if (spec->kind == REQUEST_LEASE)
+		append_lease(&text, names, spec->lease);
+	else if (spec->kind == REQUEST_MAKE_ROOM)
+		append(&text, "make room for %s", names->services[spec->target].name);
 	else
 		append(&text, "%s %s", request_kind_name(spec->kind), names->services[spec->target].name);
 	return buffer;
@@ -107,7 +122,7 @@ const char *explain_plan(const struct explain_names *names, const struct request
 static void append_priority_rule(
 	struct text *text, const struct explain_names *names, const struct request_spec *spec, int priority)
 {
-	if (spec->kind == REQUEST_START || spec->kind == REQUEST_RESTART)
+	if (spec->kind == REQUEST_START || spec->kind == REQUEST_RESTART || spec->kind == REQUEST_MAKE_ROOM)
 		append(text, "priority %d is not below %d", priority, names->services[spec->target].priority);
 	else
 		append(text, "priority %d is too high to evict", priority);
@@ -119,7 +134,9 @@ const char *explain_blocker(const struct explain_names *names, const struct requ
 	static const char *const fixed[] = {
 		[BLOCKED_BY_PIN] = "pinned: it is only stopped by name",
 		[BLOCKED_BY_USE] = "in use: leased or busy",
+		[BLOCKED_BY_ROOM] = "leased as room for clients' own processes",
 		[BLOCKED_BY_NEED] = "needed by the same request",
+		[BLOCKED_BY_HINDRANCE] = "needed, and kept from working by somebody else",
 		[BLOCKED_BY_TRANSITION] = "part of a transition that is under way",
 		[BLOCKED_BY_FOREIGN] = "held by processes that gpumgr does not manage",
 		[BLOCKED_BY_UNRECLAIMED] = "of services that ended; not back yet",
@@ -155,8 +172,10 @@ static void append_blocker(struct text *text, const struct explain_names *names,
 		blocker->reason != BLOCKED_BY_SIZE;
 	if (service != NULL)
 		append(text, "%s", service);
-	else
+	else if (blocker->gpu >= 0)
 		append(text, "gpu%d", blocker->gpu);
+	else
+		append(text, "every GPU");
 	if (is_amount)
 		append(text, " %" PRIu32 " MiB", blocker->mib);
 	append(text, " (%s)", why);
@@ -172,8 +191,11 @@ static const char *find_remedy(const struct plan *plan)
 		{ BLOCKED_BY_NO_TOTAL,
 			"declare the card with gpu.gpus, or see why there are no readings: gpumgr status" },
 		{ BLOCKED_BY_NO_GPU, "declare the cards with gpu.gpus, or check the service's gpus and gpu_count" },
-		{ BLOCKED_BY_SIZE, "lower the service's vram or gpu.reserve if they are wrong, or use a larger card" },
-		{ BLOCKED_BY_USE, "wait with --wait, or end the lease" },
+		{ BLOCKED_BY_SIZE, "ask for less, lower gpu.reserve if it is wrong, or use a larger card" },
+		{ BLOCKED_BY_HINDRANCE, "let it go on, as gpumgr status says, or restart it by name" },
+		/* A request that waiting helps is not refused, but waits. */
+		{ BLOCKED_BY_USE, "end the lease, or stop what is in use by name with --force" },
+		{ BLOCKED_BY_ROOM, "end the lease" },
 		{ BLOCKED_BY_PRIORITY, "stop one of them by name, raise the priority, or prepare a phase" },
 		{ BLOCKED_BY_PIN, "stop the pinned service by name" },
 		{ BLOCKED_BY_NEED, "the set does not fit together: take a service out of the phase" },
@@ -200,6 +222,9 @@ const char *explain_refusal(const struct explain_names *names, const struct requ
 		if (service->gpu_count > 1)
 			append(&text, " on each of %u GPUs", service->gpu_count);
 		append(&text, ", at most %" PRId64 " MiB can be made free", plan->best_mib < 0 ? 0 : plan->best_mib);
+	} else if (plan->needed_mib > 0) {
+		append(&text, "room of %" PRIu32 " MiB was asked for, at most %" PRId64 " MiB can be made free",
+			plan->needed_mib, plan->best_mib < 0 ? 0 : plan->best_mib);
 	} else {
 		append(&text, "it does not fit");
 	}

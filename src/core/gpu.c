@@ -42,9 +42,19 @@ static void split_rest(const struct gpu_account_input *in, uint64_t rest, struct
 		account->foreign_mib = larger(account->foreign_mib, in->baseline_mib);
 }
 
+/*
+ * What nobody of ours holds. Leased room is filled by processes that nobody can tell from strangers: what appeared
+ * since it was leased is taken for theirs, as far as the room goes and as it cannot be memory on its way back.
+ */
+static uint64_t without_rooms(const struct gpu_account_input *in, uint64_t rest)
+{
+	uint64_t appeared = minus(minus(rest, in->room_baseline_mib), in->pending_mib);
+	return rest - smaller(in->room_mib, appeared);
+}
+
 static void account_by_process(const struct gpu_account_input *in, struct gpu_account *account)
 {
-	uint64_t rest = minus(in->used_mib, in->measured_mib);
+	uint64_t rest = without_rooms(in, minus(in->used_mib, in->measured_mib));
 	if (in->pending_mib == 0)
 		account->foreign_mib = rest;
 	else
@@ -53,7 +63,8 @@ static void account_by_process(const struct gpu_account_input *in, struct gpu_ac
 
 static void account_by_total(const struct gpu_account_input *in, struct gpu_account *account)
 {
-	uint64_t rest = minus(in->used_mib, minus(in->committed_mib, in->promised_mib));
+	uint64_t of_services = minus(in->committed_mib, in->promised_mib + in->room_mib);
+	uint64_t rest = without_rooms(in, minus(in->used_mib, of_services));
 	if (in->pending_mib != 0)
 		split_rest(in, rest, account);
 	else
@@ -84,4 +95,12 @@ void gpu_account(const struct gpu_account_input *in, struct gpu_account *ret_acc
 unsigned gpu_set_count(gpu_set set)
 {
 	return (unsigned)__builtin_popcountll(set);
+}
+
+gpu_set gpu_set_first(gpu_set set, unsigned n)
+{
+	gpu_set first = 0;
+	for (; set != 0 && n > 0; set &= set - 1, n--)
+		first |= set & -set;
+	return first;
 }

@@ -36,6 +36,7 @@ enum gpu_valid {
 	GPU_VALID_TEMPERATURE = 1 << 3,
 	GPU_VALID_UTILIZATION = 1 << 4,
 	GPU_VALID_PROCESSES = 1 << 5, /* the list is complete and every process in it has its amount */
+	GPU_VALID_DRIVER = 1 << 6,
 };
 
 #define GPU_MIB_UNKNOWN UINT32_MAX
@@ -46,12 +47,24 @@ struct gpu_process {
 	char name[64];
 };
 
+#define GPU_MIG_MAX 16
+
+/* A part of a GPU in MIG mode. Shown, and not accounted by itself: its memory is part of the GPU's. */
+struct gpu_mig {
+	char uuid[64]; /* "" when unknown */
+	char name[64];
+	bool has_memory;
+	uint32_t total_mib;
+	uint32_t used_mib;
+};
+
 /* One GPU at one instant. */
 struct gpu_reading {
 	unsigned valid; /* enum gpu_valid, or'ed */
 	uint32_t total_mib;
-	uint32_t used_mib;
+	uint32_t used_mib; /* by anybody, the driver itself included: total - free */
 	uint32_t free_mib;
+	uint32_t driver_mib; /* the part of used_mib that the driver keeps for itself */
 	int temperature_c;
 	unsigned utilization_percent;
 	char uuid[64]; /* "" when unknown */
@@ -59,6 +72,8 @@ struct gpu_reading {
 	char problem[160]; /* why fields are missing, "" when nothing is wrong */
 	size_t n_processes;
 	struct gpu_process *processes;
+	size_t n_migs; /* 0 unless the GPU is in MIG mode */
+	struct gpu_mig *migs;
 };
 
 /* All GPUs at one instant. Owned by whoever made it; handed out as const. */
@@ -96,6 +111,8 @@ struct gpu_account_input {
 	uint32_t reserve_mib;
 	uint64_t committed_mib; /* of live services whose processes exist (or are about to) */
 	uint64_t promised_mib; /* the part of it whose services have not been started yet: it holds nothing */
+	uint64_t room_mib; /* leased for processes that are no services; committed_mib contains it */
+	uint64_t room_baseline_mib; /* what was foreign when the first of that was leased */
 	uint64_t measured_mib; /* of the same services, by the readings */
 	uint64_t pending_mib; /* the most that ended services may not have given back yet */
 	uint64_t baseline_mib; /* process: foreign when the last service ended; total: used without live services */
@@ -116,3 +133,5 @@ struct gpu_account {
 void gpu_account(const struct gpu_account_input *input, struct gpu_account *ret_account);
 
 unsigned gpu_set_count(gpu_set set);
+/* The `n` lowest of it, or all when there are fewer. */
+gpu_set gpu_set_first(gpu_set set, unsigned n);

@@ -50,12 +50,14 @@ gpu_set ledger_gpus(const struct engine *engine, const struct service *service)
 	return gpus;
 }
 
-/* Whether any service holds, or has not given back, memory of that GPU, or may do so unknown to us. */
+/* Whether anybody of ours holds, or has not given back, memory of that GPU, or may do so unknown to us. */
 static bool is_inhabited(const struct engine *engine, size_t gpu)
 {
+	if (engine->cards[gpu].room_mib > 0)
+		return true;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		if (service->state == SERVICE_UNKNOWN)
+		if (service_is_unseen(service))
 			return true;
 		if (debts_mib(service, gpu) > 0)
 			return true;
@@ -74,6 +76,10 @@ void ledger_account(const struct engine *engine, size_t gpu, struct gpu_account 
 	input.total_mib = ledger_total(engine, card, &input.has_total);
 	input.reserve_mib = size_on_card(engine->reserve, input.total_mib);
 	input.baseline_mib = input.mode == ACCOUNTING_PROCESS ? card->baseline_foreign_mib : card->baseline_used_mib;
+	input.room_mib = card->room_mib;
+	/* As long as it is not known, whatever is there counts as foreign, and nothing as the room's filling. */
+	input.room_baseline_mib = card->room_base_mib != GPU_MIB_UNKNOWN ? card->room_base_mib : UINT64_MAX;
+	input.committed_mib = card->room_mib;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
 		uint64_t commitment = ledger_commitment(engine, service, gpu);
@@ -99,6 +105,20 @@ static bool is_in_motion(const struct engine *engine, size_t gpu)
 			return true;
 	}
 	return false;
+}
+
+/* Of a process that has ended, and that has not been told yet, readings show the memory as nobody's. */
+uint64_t ledger_lasting_foreign(const struct engine *engine, size_t gpu, const struct gpu_account *account)
+{
+	uint64_t missing = 0, before = engine->cards[gpu].baseline_foreign_mib;
+	for (size_t i = 0; i < engine->n_services; i++) {
+		const struct service *service = &engine->services[i];
+		if (service->alive && service->state == SERVICE_STOPPING)
+			missing += service->peak_mib[gpu] - service->measured_mib[gpu];
+	}
+	if (account->mode != ACCOUNTING_PROCESS || account->foreign_mib <= before)
+		return account->foreign_mib;
+	return missing < account->foreign_mib - before ? account->foreign_mib - missing : before;
 }
 
 static void note_baseline(struct engine *engine, size_t gpu)
@@ -138,14 +158,26 @@ void ledger_end_service(struct engine *engine, struct service *service)
 	memset(service->measured_mib, 0, sizeof(service->measured_mib));
 }
 
+/*
+ * What was found running still counts as foreign in a reading that began, or was understood, before: both may be so in
+ * one and the same millisecond.
+ */
+static bool is_unread(const struct engine *engine, const struct service *service, const struct card *card)
+{
+	return service->alive && service->adopted &&
+		(card->sampled_ms < service->started_ms || engine->n_readings == service->n_readings_before);
+}
+
 bool ledger_is_settled(const struct engine *engine)
 {
 	if (!engine->has_readings && engine->now_ms < engine->begun_ms + FIRST_READING_MS)
 		return false;
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		const struct card *card = &engine->cards[gpu];
-		if (ledger_mode(engine, card) == ACCOUNTING_PROCESS && card->sampled_ms < engine->adopted_ms)
-			return false; /* a service that was just found still counts as foreign there */
+		bool tells = ledger_mode(engine, card) == ACCOUNTING_PROCESS;
+		for (size_t i = 0; tells && i < engine->n_services; i++)
+			if (is_unread(engine, &engine->services[i], card))
+				return false;
 	}
 	return true;
 }
@@ -172,7 +204,7 @@ static void publish_mode(struct engine *engine, size_t gpu, enum accounting_mode
 	engine->version++;
 }
 
-static void note_modes(struct engine *engine)
+void ledger_note_modes(struct engine *engine)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		enum accounting_mode mode = ledger_mode(engine, &engine->cards[gpu]);
@@ -193,8 +225,25 @@ static void take_measurements(struct engine *engine, size_t gpu, const struct gp
 		if (mib > service->peak_mib[gpu])
 			service->peak_mib[gpu] = mib;
 		/* Found running, and nobody could say where: the readings can. */
-		if (mib > 0 && service->adopted && (service->gpus & GPU_BIT(gpu)) == 0)
+		if (mib > 0 && service->adopted && (service->gpus & GPU_BIT(gpu)) == 0) {
 			service->gpus |= GPU_BIT(gpu);
+			lease_follow_service(engine, service);
+		}
+	}
+}
+
+/* After a reading of all GPUs. */
+static void note_lasting_peaks(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		uint32_t mib = 0;
+		for (size_t gpu = 0; service->has_measured && gpu < engine->n_cards; gpu++)
+			mib += service->measured_mib[gpu];
+		if (mib <= service->lasting_peak_mib)
+			continue;
+		service->lasting_peak_mib = mib;
+		engine->knowledge++;
 	}
 }
 
@@ -252,11 +301,37 @@ static void set_baseline(struct engine *engine, size_t gpu, uint64_t rest_mib)
 		card->baseline_used_mib = rest_mib;
 }
 
+static bool is_anybody_unseen(const struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++)
+		if (service_is_unseen(&engine->services[i]))
+			return true;
+	return false;
+}
+
+static uint32_t foreign_base(const struct gpu_account *account)
+{
+	return account->foreign_mib < GPU_MIB_UNKNOWN ? (uint32_t)account->foreign_mib : GPU_MIB_UNKNOWN - 1;
+}
+
+/* Rooms of which nobody could tell what was there before: all that is nobody's now. Some of it may be their filling. */
+static void settle_room_base(struct engine *engine, size_t gpu, const struct gpu_account *account)
+{
+	struct card *card = &engine->cards[gpu];
+	bool is_unknown = card->room_mib > 0 && card->room_base_mib == GPU_MIB_UNKNOWN;
+	if (!is_unknown || account->mode == ACCOUNTING_LEDGER || is_in_motion(engine, gpu) ||
+		!ledger_is_settled(engine) || is_anybody_unseen(engine))
+		return;
+	card->room_base_mib = foreign_base(account);
+	lease_learn_base(engine, gpu, card->room_base_mib);
+}
+
 void ledger_settle(struct engine *engine, size_t gpu)
 {
 	struct gpu_account account;
 	struct card *card = &engine->cards[gpu];
 	ledger_account(engine, gpu, &account);
+	settle_room_base(engine, gpu, &account);
 	debts_shrink(engine, gpu, account.unreclaimed_mib);
 	if (!is_inhabited(engine, gpu) && card->has_used)
 		card->baseline_used_mib = card->used_mib;
@@ -280,6 +355,7 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 	size_t n_gpus = event->readings.n_gpus < GPU_MAX ? event->readings.n_gpus : GPU_MAX;
 	bool look = false;
 	engine->has_readings = true;
+	engine->n_readings++;
 	if (n_gpus > engine->n_cards)
 		engine->n_cards = n_gpus;
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
@@ -288,20 +364,42 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 			continue; /* overtaken by a younger one */
 		take_reading(engine, gpu, &event->readings.gpus[gpu], event->readings.taken_ms);
 	}
+	lifecycle_book_found(engine);
 	forget_measurements(engine);
+	note_lasting_peaks(engine);
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
 		ledger_settle(engine, gpu);
 		look |= note_foreign(engine, gpu);
 	}
-	note_modes(engine);
+	ledger_note_modes(engine);
 	if (look)
 		lifecycle_find_stopped(engine);
 	engine->version++;
 }
 
-void ledger_tick(struct engine *engine)
+/* Without a reading nobody can tell what is there; what was there before the other rooms is the best that is known. */
+static uint32_t find_room_base(const struct engine *engine, size_t gpu)
 {
-	note_modes(engine);
+	const struct card *card = &engine->cards[gpu];
+	struct gpu_account account;
+	ledger_account(engine, gpu, &account);
+	if (account.mode != ACCOUNTING_LEDGER)
+		return foreign_base(&account);
+	return card->room_mib > 0 ? card->room_base_mib : GPU_MIB_UNKNOWN;
+}
+
+void ledger_take_room(struct engine *engine, size_t gpu, struct lease *lease)
+{
+	struct card *card = &engine->cards[gpu];
+	if (lease->room_base_mib == GPU_MIB_UNKNOWN)
+		lease->room_base_mib = find_room_base(engine, gpu);
+	card->room_base_mib = lease->room_base_mib;
+	card->room_mib += lease->room_mib;
+}
+
+void ledger_give_room(struct engine *engine, size_t gpu, uint32_t mib)
+{
+	engine->cards[gpu].room_mib -= mib;
 }
 
 uint64_t ledger_deadline(const struct engine *engine)

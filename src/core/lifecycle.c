@@ -16,7 +16,7 @@ bool service_is_live(const struct service *service)
 
 bool service_is_in_use(const struct service *service)
 {
-	return service->leases > 0 || service->state == SERVICE_BUSY;
+	return service->leases > 0 || service->says_busy;
 }
 
 int64_t service_yield_after(const struct service *service)
@@ -46,7 +46,9 @@ static void publish_state(struct engine *engine, const struct service *service, 
 	struct notice *notice = notice_begin(engine, "service.state", service->definition.name);
 	if (notice == NULL)
 		return;
-	bool broken = service->state == SERVICE_ERROR;
+	bool broken = service->state == SERVICE_ERROR || service->state == SERVICE_UNKNOWN;
+	bool is_use = from == SERVICE_BUSY || service->state == SERVICE_BUSY;
+	notice->is_routine = is_use && (from == SERVICE_READY || service->state == SERVICE_READY);
 	notice->transition = service->transition;
 	notice->is_problem = broken;
 	notice_add_text(notice, "from", service_state_name(from));
@@ -56,6 +58,30 @@ static void publish_state(struct engine *engine, const struct service *service, 
 	snprintf(notice->text, sizeof(notice->text), "%s is %s%s%s", service->definition.name,
 		service_state_name(service->state), broken && service->error[0] != '\0' ? ": " : "",
 		broken ? service->error : "");
+}
+
+/* What follows from a state, whichever way it was reached. */
+static void enter_state(struct engine *engine, struct service *service)
+{
+	enum service_state state = service->state;
+	if (state == SERVICE_READY) {
+		service->error[0] = '\0';
+		service->idle_since_ms = engine->now_ms;
+	}
+	if (state != SERVICE_READY && state != SERVICE_BUSY)
+		busy_forget(service);
+	if (state == SERVICE_ERROR || state == SERVICE_STOPPED)
+		lease_tell_failed(engine, service);
+}
+
+void lifecycle_settle_use(struct engine *engine, struct service *service)
+{
+	bool is_used = service_is_in_use(service);
+	if (service->state == SERVICE_READY && is_used)
+		lifecycle_apply(engine, service, SERVICE_USE);
+	else if (service->state == SERVICE_BUSY && !is_used)
+		lifecycle_apply(engine, service, SERVICE_UNUSE);
+	busy_watch(engine, service);
 }
 
 bool lifecycle_apply(struct engine *engine, struct service *service, enum service_event event)
@@ -69,11 +95,10 @@ bool lifecycle_apply(struct engine *engine, struct service *service, enum servic
 		return true;
 	service->state = (enum service_state)next;
 	service->since_ms = engine->now_ms;
-	if (service->state == SERVICE_READY) {
-		service->error[0] = '\0';
-		service->idle_since_ms = engine->now_ms;
-	}
+	enter_state(engine, service);
 	publish_state(engine, service, from);
+	if (service->state == SERVICE_READY)
+		lifecycle_settle_use(engine, service);
 	return true;
 }
 
@@ -91,11 +116,19 @@ static void plan_probe(struct engine *engine, struct service *service)
 {
 	if (service->probe_lost_ms != DEADLINE_NONE)
 		return; /* one at a time: the answer to that one plans the next */
+	if (service->hindrance == HINDRANCE_THERE)
+		return; /* its end is told, and then it is asked at once */
 	uint64_t interval = service->state == SERVICE_STARTING ? starting_interval(engine, service)
 							       : service->definition.health_interval_ms;
 	/* From one check to the next, however long the answer took. */
 	uint64_t last_ms = service->probed_ms > service->started_ms ? service->probed_ms : engine->now_ms;
 	service->probe_due_ms = last_ms + interval > engine->now_ms ? last_ms + interval : engine->now_ms;
+}
+
+void lifecycle_probe_soon(struct engine *engine, struct service *service)
+{
+	if (service->probe_lost_ms == DEADLINE_NONE)
+		service->probe_due_ms = engine->now_ms;
 }
 
 static void forget_probes(struct service *service)
@@ -130,12 +163,23 @@ static void handle_unhealthy(struct engine *engine, struct service *service, con
 	lifecycle_apply(engine, service, SERVICE_UNHEALTHY);
 }
 
+/* Of one that was found while it booted, only a part of the time was seen. */
+static void note_boot(struct engine *engine, struct service *service)
+{
+	if (service->adopted)
+		return;
+	service->has_boot = true;
+	service->boot_ms = engine->now_ms - service->started_ms;
+	engine->knowledge++;
+}
+
 static void handle_healthy(struct engine *engine, struct service *service)
 {
 	service->failures = 0;
 	if (service->state == SERVICE_STARTING) {
 		service->start_deadline_ms = DEADLINE_NONE;
 		service->last_used_ms = engine->now_ms;
+		note_boot(engine, service);
 	}
 	lifecycle_apply(engine, service, SERVICE_HEALTHY);
 }
@@ -145,8 +189,9 @@ static void handle_health(struct engine *engine, struct service *service, bool h
 	if (service->probe_lost_ms == DEADLINE_NONE || !service->alive)
 		return;
 	service->probe_lost_ms = DEADLINE_NONE;
-	if (service->state == SERVICE_STOPPING)
-		return;
+	if (service->state == SERVICE_STOPPING || service->hindrance == HINDRANCE_THERE)
+		return; /* in the second case it is an answer from before */
+	service->hindrance = HINDRANCE_NONE;
 	if (healthy)
 		handle_healthy(engine, service);
 	else
@@ -158,6 +203,7 @@ static void settle_all(struct engine *engine)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
 		ledger_settle(engine, gpu);
+	engine->version++; /* what is free may be more or less now */
 }
 
 /* ---- finding ---- */
@@ -171,11 +217,21 @@ void lifecycle_find(struct engine *engine, struct service *service)
 /* Nobody knows the process of an adopted service without a PID; looking again is how its end is noticed. */
 static bool is_worth_finding(const struct service *service)
 {
-	if (service->find_lost_ms != DEADLINE_NONE)
+	if (service->find_lost_ms != DEADLINE_NONE || service->definition.is_retired)
 		return false;
 	if (service->alive)
 		return service->state == SERVICE_ERROR && service->adopted && service->pid == 0;
+	if (service->state == SERVICE_UNKNOWN)
+		return service->was_looked_for && service->transition == 0;
 	return service->transition == 0 && (service->state == SERVICE_STOPPED || service->state == SERVICE_ERROR);
+}
+
+void lifecycle_leave_transition(struct engine *engine, struct service *service)
+{
+	service->transition = 0;
+	if (service->was_found_early && is_worth_finding(service))
+		lifecycle_find(engine, service);
+	service->was_found_early = false;
 }
 
 void lifecycle_find_stopped(struct engine *engine)
@@ -185,16 +241,42 @@ void lifecycle_find_stopped(struct engine *engine)
 			lifecycle_find(engine, &engine->services[i]);
 }
 
-/* Where a service that was found may stand: nobody told, so the first GPUs that it may use. Readings correct it. */
+static gpu_set known_gpus(const struct engine *engine)
+{
+	return engine->n_cards < GPU_MAX ? GPU_BIT(engine->n_cards) - 1 : GPU_SET_ALL;
+}
+
+/*
+ * Where a service that was found may stand: where its leases do, else nobody told, so the first GPUs that it may use.
+ * Readings correct it.
+ */
 static gpu_set guess_gpus(const struct engine *engine, const struct service *service)
 {
-	gpu_set guess = 0;
-	size_t n_gpus = engine->n_cards > 0 ? engine->n_cards : 1;
-	for (size_t gpu = 0; gpu < n_gpus; gpu++)
-		if ((service->definition.allowed & GPU_BIT(gpu)) &&
-			gpu_set_count(guess) < service->definition.gpu_count)
-			guess |= GPU_BIT(gpu);
-	return guess;
+	const struct service_definition *definition = &service->definition;
+	bool knows_gpus = engine->n_cards > 0;
+	gpu_set leased = lease_gpus(engine, service) & (knows_gpus ? known_gpus(engine) : GPU_SET_ALL);
+	gpu_set guess = gpu_set_first(leased & definition->allowed, definition->gpu_count);
+	gpu_set others = (knows_gpus ? known_gpus(engine) : GPU_BIT(0)) & definition->allowed & ~guess;
+	return guess | gpu_set_first(others, definition->gpu_count - gpu_set_count(guess));
+}
+
+static bool is_booked(const struct engine *engine, const struct service *service)
+{
+	return !service->alive || !service->adopted || (service->gpus & known_gpus(engine)) != 0;
+}
+
+void lifecycle_book_found(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		gpu_set guess = is_booked(engine, service) ? 0 : guess_gpus(engine, service);
+		if (guess == 0 || guess == service->gpus)
+			continue;
+		service->gpus = guess;
+		ledger_adopt_service(engine, service);
+		lease_follow_service(engine, service);
+		engine->version++;
+	}
 }
 
 static void begin_run(struct engine *engine, struct service *service)
@@ -207,22 +289,46 @@ static void begin_run(struct engine *engine, struct service *service)
 	service->start_deadline_ms = engine->now_ms + service->definition.start_timeout_ms;
 	service->stop_deadline_ms = DEADLINE_NONE;
 	service->kill_deadline_ms = DEADLINE_NONE;
+	service->is_outdated = false;
+	service->was_found_early = false;
 	service->stop_wanted = false;
 	service->stop_failed = false;
 	service->start_timed_out = false;
+	service->start_failure = START_FAILURE_OTHER;
+	service->hindrance = HINDRANCE_NONE;
 	service->error[0] = '\0';
 	service->last_answer[0] = '\0';
 	forget_probes(service);
+}
+
+/* Somebody started it past us: said, counted, and dealt with as its definition says. */
+static void handle_external_start(struct engine *engine, struct service *service)
+{
+	bool is_stopped = service->definition.stop_external;
+	service->external_starts++;
+	struct notice *notice = notice_begin(engine, "service.external", service->definition.name);
+	if (notice != NULL) {
+		notice->is_problem = true;
+		notice_add_text(notice, "then", is_stopped ? "stop" : "adopt");
+		notice_add_number(notice, "count", (int64_t)service->external_starts);
+		snprintf(notice->text, sizeof(notice->text), "%s was started by somebody else; it is %s",
+			service->definition.name, is_stopped ? "stopped again (on_external_start: stop)" : "adopted");
+	}
+	if (is_stopped)
+		lifecycle_stop(engine, service, false, true);
+	else
+		queue_make_room(engine, service);
 }
 
 static void adopt(struct engine *engine, struct service *service, bool healthy, pid_t pid)
 {
 	begin_run(engine, service);
 	service->adopted = true;
+	service->n_readings_before = engine->n_readings;
 	service->pid = pid;
-	service->gpus = guess_gpus(engine, service);
+	if (service->leases == 0 || service->gpus == 0)
+		service->gpus = guess_gpus(engine, service);
 	service->last_used_ms = engine->now_ms;
-	engine->adopted_ms = engine->now_ms;
 	ledger_adopt_service(engine, service);
 	effect_add(engine, EFFECT_SAMPLE); /* what was foreign until now is its own */
 	struct effect *effect = effect_add(engine, EFFECT_ADOPT);
@@ -235,26 +341,57 @@ static void adopt(struct engine *engine, struct service *service, bool healthy, 
 	plan_probe(engine, service);
 }
 
-static void end_run(struct engine *engine, struct service *service, const char *text);
+static void end_run(struct engine *engine, struct service *service, bool wanted, const char *text);
 
-static void handle_found(struct engine *engine, struct service *service, bool alive, bool healthy, pid_t pid)
+static void take_look(
+	struct engine *engine, struct service *service, bool alive, bool healthy, const struct event *event)
+{
+	bool there = alive || healthy;
+	if (service->alive) {
+		if (!there && service->adopted && service->pid == 0 && service->state == SERVICE_ERROR)
+			end_run(engine, service, service->stop_wanted, "it is not there any more");
+		return;
+	}
+	if (service->transition != 0 && !there && service->state == SERVICE_UNKNOWN)
+		sight_take_absence(engine, service);
+	if (service->transition != 0) { /* about to be started: a look from before does not count, unless that fails */
+		service->was_found_early |= there;
+		return;
+	}
+	if (there)
+		adopt(engine, service, healthy, event != NULL ? event->found.pid : 0);
+	else
+		sight_take_absence(engine, service);
+	if (there && event != NULL && event->found.external)
+		handle_external_start(engine, service);
+	if (there && event != NULL && event->found.stopping)
+		lifecycle_stop(engine, service, false, true);
+}
+
+/* `event` is NULL when no answer came. */
+static void handle_found(struct engine *engine, struct service *service, const struct event *event)
 {
 	if (service->find_lost_ms == DEADLINE_NONE)
 		return;
 	service->find_lost_ms = DEADLINE_NONE;
-	bool there = alive || healthy;
-	if (service->alive) {
-		if (!there && service->adopted && service->pid == 0 && service->state == SERVICE_ERROR)
-			end_run(engine, service, "it is not there any more");
-		return;
-	}
-	if (service->transition != 0 && service->state != SERVICE_UNKNOWN)
-		return; /* about to be started: a look from before does not count */
-	if (there)
-		adopt(engine, service, healthy, pid);
+	service->was_looked_for = true;
+	if (event != NULL && event->found.untold)
+		sight_lose(engine, service, event->text);
 	else
-		lifecycle_apply(engine, service, SERVICE_FOUND_ABSENT);
+		take_look(engine, service, event != NULL && event->found.alive, event != NULL && event->found.healthy,
+			event);
 	settle_all(engine); /* what nobody of ours holds, as is known now, was always there */
+	if (service->look_again && is_worth_finding(service))
+		lifecycle_find(engine, service);
+	service->look_again = false;
+}
+
+static void handle_look(struct engine *engine, struct service *service)
+{
+	if (service->find_lost_ms != DEADLINE_NONE)
+		service->look_again = true; /* the answer on its way may be from before */
+	else if (is_worth_finding(service))
+		lifecycle_find(engine, service);
 }
 
 /* ---- starting and stopping ---- */
@@ -303,25 +440,53 @@ void lifecycle_stop(struct engine *engine, struct service *service, bool force, 
 	effect->force = force;
 }
 
+/* Somebody else ended it on purpose: said, and no fault, unless a transition counts on it. */
+static bool is_ended_by_others(const struct service *service, const struct event *event)
+{
+	return event->by_others && service->state != SERVICE_STOPPING && service->transition == 0;
+}
+
+static void publish_external_stop(struct engine *engine, const struct service *service, const char *text)
+{
+	struct notice *notice = notice_begin(engine, "service.external_stop", service->definition.name);
+	if (notice == NULL)
+		return;
+	notice->is_problem = service->leases > 0;
+	snprintf(notice->text, sizeof(notice->text), "%s has ended: %.300s", service->definition.name,
+		text != NULL ? text : "it ended");
+}
+
 /* The whole group is gone. When it was being stopped for a fault, the fault is what is remembered, not the stop. */
-static void end_run(struct engine *engine, struct service *service, const char *text)
+static void end_run(struct engine *engine, struct service *service, bool wanted, const char *text)
 {
 	bool had_memory = service->committed;
 	ledger_end_service(engine, service);
+	service->committed = service->leases > 0; /* kept for them, while it is down */
 	service->alive = false;
 	service->pid = 0;
 	service->start_deadline_ms = DEADLINE_NONE;
 	service->stop_deadline_ms = DEADLINE_NONE;
 	service->kill_deadline_ms = DEADLINE_NONE;
+	service->hindrance = HINDRANCE_NONE;
 	forget_probes(service);
-	if (service->stop_wanted)
+	if (wanted)
 		service->error[0] = '\0';
 	else if (service->state != SERVICE_STOPPING || service->error[0] == '\0')
 		service_set_error(service, "%s", text != NULL && text[0] != '\0' ? text : "it ended");
-	lifecycle_apply(engine, service, service->stop_wanted ? SERVICE_ENDED : SERVICE_DIED);
+	lifecycle_apply(engine, service, wanted ? SERVICE_ENDED : SERVICE_DIED);
 	settle_all(engine); /* a reading of this very moment may show its memory back already */
 	if (had_memory)
 		effect_add(engine, EFFECT_SAMPLE);
+}
+
+static void handle_gone(struct engine *engine, struct service *service, const struct event *event)
+{
+	bool by_others = is_ended_by_others(service, event);
+	if (!service->alive)
+		return;
+	if (by_others)
+		publish_external_stop(engine, service, event->text);
+	end_run(engine, service, service->stop_wanted || by_others, event->text);
 }
 
 static void handle_started(struct engine *engine, struct service *service, pid_t pid)
@@ -335,12 +500,14 @@ static void handle_started(struct engine *engine, struct service *service, pid_t
 		plan_probe(engine, service);
 }
 
-static void handle_start_failed(struct engine *engine, struct service *service, const char *text)
+static void handle_start_failed(
+	struct engine *engine, struct service *service, enum start_failure failure, const char *text)
 {
 	if (!service->alive)
 		return;
+	service->start_failure = failure;
 	service->committed = false; /* nothing of it ever ran: no memory to wait for */
-	end_run(engine, service, text);
+	end_run(engine, service, service->stop_wanted, text);
 }
 
 static void handle_leader_ended(struct engine *engine, struct service *service, const char *text)
@@ -393,35 +560,51 @@ static void handle_start_timeout(struct engine *engine, struct service *service)
 
 /* ---- the door and the clock ---- */
 
+static void handle_allowed(struct engine *engine, struct service *service, gpu_set allowed)
+{
+	gpu_set before = service->definition.allowed;
+	service->definition.allowed = allowed;
+	engine->definitions[service->index].allowed = allowed;
+	lease_place_service(engine, service, before);
+	lifecycle_book_found(engine);
+}
+
 void lifecycle_handle(struct engine *engine, const struct event *event)
 {
 	struct service *service = &engine->services[event->service];
-	bool is_about_run = event->kind != EVENT_FOUND && event->kind != EVENT_ALLOWED;
+	bool is_about_run = event->kind != EVENT_FOUND && event->kind != EVENT_LOOK && event->kind != EVENT_ALLOWED;
 	if (is_about_run && event->run != service->run)
 		return; /* news of an earlier run */
 	switch (event->kind) {
 	case EVENT_ALLOWED:
-		service->definition.allowed = event->allowed;
-		engine->definitions[event->service].allowed = event->allowed;
+		handle_allowed(engine, service, event->allowed);
 		break;
 	case EVENT_FOUND:
-		handle_found(engine, service, event->found.alive, event->found.healthy, event->found.pid);
+		handle_found(engine, service, event);
+		break;
+	case EVENT_LOOK:
+		handle_look(engine, service);
 		break;
 	case EVENT_STARTED:
 		handle_started(engine, service, event->started_pid);
 		break;
 	case EVENT_START_FAILED:
-		handle_start_failed(engine, service, event->text);
+		handle_start_failed(engine, service, event->failure, event->text);
 		break;
 	case EVENT_LEADER_ENDED:
 		handle_leader_ended(engine, service, event->text);
 		break;
 	case EVENT_GONE:
-		if (service->alive)
-			end_run(engine, service, event->text);
+		handle_gone(engine, service, event);
+		break;
+	case EVENT_HINDERED:
+		hindrance_take(engine, service, event->is_over, event->text);
 		break;
 	case EVENT_STOP_REFUSED:
 		handle_stop_refused(engine, service, event->text);
+		break;
+	case EVENT_BUSY:
+		busy_take(engine, service, event->busy.known, event->busy.busy);
 		break;
 	case EVENT_HEALTH:
 		handle_health(engine, service, event->healthy, event->text);
@@ -435,7 +618,7 @@ static void tick_service(struct engine *engine, struct service *service)
 {
 	uint64_t now = engine->now_ms;
 	if (service->find_lost_ms <= now)
-		handle_found(engine, service, false, false, 0);
+		handle_found(engine, service, NULL);
 	if (service->probe_lost_ms <= now)
 		handle_health(engine, service, false, "the check did not end");
 	if (service->start_deadline_ms <= now)
@@ -446,6 +629,7 @@ static void tick_service(struct engine *engine, struct service *service)
 		handle_stop_failed(engine, service);
 	if (service->probe_due_ms <= now)
 		begin_probe(engine, service);
+	busy_tick(engine, service);
 }
 
 void lifecycle_tick(struct engine *engine)
@@ -458,6 +642,22 @@ void lifecycle_tick(struct engine *engine)
 	}
 }
 
+bool lifecycle_delays_exit(const struct service *service)
+{
+	/* Of what was looked for in vain nobody knows when it can be seen again. */
+	bool is_there = service->alive || service_is_unseen(service);
+	return service->definition.stop_on_exit && is_there && !service->stop_failed;
+}
+
+void lifecycle_exit(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_services; i++) {
+		struct service *service = &engine->services[i];
+		if (lifecycle_delays_exit(service) && service->state != SERVICE_STOPPING)
+			lifecycle_stop(engine, service, false, true);
+	}
+}
+
 uint64_t lifecycle_deadline(const struct service *service)
 {
 	const uint64_t deadlines[] = {
@@ -467,6 +667,8 @@ uint64_t lifecycle_deadline(const struct service *service)
 		service->start_deadline_ms,
 		service->stop_deadline_ms,
 		service->kill_deadline_ms,
+		service->busy_due_ms,
+		service->busy_lost_ms,
 	};
 	uint64_t earliest = DEADLINE_NONE;
 	for (size_t i = 0; i < sizeof(deadlines) / sizeof(deadlines[0]); i++)

@@ -2,8 +2,7 @@
  * Notices: what the engine publishes about what happened. They become the lines of the event stream and of
  * the log. A notice is plain data with borrowed type and keys (string literals) and copied values.
  *
- * Types (the subject in brackets): service.state [service], service.log [service], step [service],
- * transition [kind and target], phase [its name], gpu.mode [gpuN], gpu.unreclaimed [gpuN], gpu.foreign [gpuN].
+ * docs/http-api.md lists the types, with their subjects and facts; a test compares.
  */
 #pragma once
 
@@ -30,6 +29,7 @@ struct notice {
 	char subject[72];
 	char text[512]; /* the whole in words */
 	bool is_problem; /* logged as a warning */
+	bool is_routine; /* not worth a line in the log: it comes with every lease */
 	uint64_t transition; /* whose it is, 0 when nobody asked */
 	unsigned n_facts;
 	struct fact facts[NOTICE_FACTS_MAX];

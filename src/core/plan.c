@@ -19,7 +19,7 @@
 
 /* A needed service that has to be placed. */
 struct item {
-	size_t service;
+	size_t service; /* PLAN_NO_SERVICE: the room that was asked for */
 	gpu_set candidates; /* allowed, usable and present */
 	unsigned count;
 	gpu_set placed; /* the result of a successful search */
@@ -27,6 +27,7 @@ struct item {
 
 struct search {
 	const struct plan_snapshot *snapshot;
+	uint32_t room_mib;
 	size_t n_items;
 	struct item *items; /* the largest first */
 	int64_t room[GPU_MAX];
@@ -71,15 +72,29 @@ const char *plan_reason_name(enum plan_reason reason)
 
 /* ---- who may be evicted ---- */
 
-static bool is_in_use(const struct plan_request *request, const struct plan_service *service)
+/* Whether its use is taken to end before this request is carried out. */
+static bool falls_idle(const struct plan_request *request, const struct plan_service *service)
 {
-	return service->in_use && !service->breakable && !request->assume_unused;
+	return service->own ? request->assume_own_ended : request->assume_unused;
 }
 
-static bool yields(const struct plan_service *service)
+static bool is_in_use(const struct plan_request *request, const struct plan_service *service)
 {
+	return service->in_use && !service->breakable && !falls_idle(request, service);
+}
+
+static bool yields(const struct plan_request *request, const struct plan_service *service)
+{
+	if (request->assume_yielded)
+		return service->would_yield && (!service->in_use || falls_idle(request, service));
 	return !service->in_use && service->yield_after_ms != NEVER_MS &&
 		service->idle_ms >= (uint64_t)service->yield_after_ms;
+}
+
+/* Its place is kept for its leases alone, and they are taken to end: then it is nobody's. */
+static bool gives_place_back(const struct plan_request *request, const struct plan_service *service)
+{
+	return service->reserved && service->leased && falls_idle(request, service);
 }
 
 static bool is_needed_by(const struct plan_request *request, size_t service)
@@ -101,11 +116,13 @@ static bool refuse_victim(enum plan_blocker_reason *ret_why, enum plan_blocker_r
 static bool may_evict_unneeded(
 	const struct plan_request *request, const struct plan_service *service, enum plan_blocker_reason *ret_why)
 {
-	if (service->definition->pinned)
+	bool is_free = gives_place_back(request, service);
+	if (service->definition->pinned && !is_free)
 		return refuse_victim(ret_why, BLOCKED_BY_PIN);
 	if (is_in_use(request, service))
 		return refuse_victim(ret_why, BLOCKED_BY_USE);
-	if (!request->is_phase && service->definition->priority >= request->priority && !yields(service))
+	if (!request->is_phase && service->definition->priority >= request->priority && !is_free &&
+		!yields(request, service))
 		return refuse_victim(ret_why, BLOCKED_BY_PRIORITY);
 	if ((service->gpus & ~request->usable) != 0 || (service->engaged && !request->later))
 		return refuse_victim(ret_why, BLOCKED_BY_TRANSITION);
@@ -131,15 +148,24 @@ static enum plan_reason eviction_reason(const struct plan_request *request, cons
 
 /* ---- where needed services fit ---- */
 
-static bool is_kept(const struct plan_request *request, const struct plan_service *service)
+static int64_t empty_room(const struct plan_gpu *gpu)
 {
-	return service->live && !service->leaving && service->state != SERVICE_ERROR && !request->restart;
+	return (int64_t)gpu->total_mib - gpu->reserve_mib;
 }
 
-static int64_t room_for(const struct search *search, size_t service, unsigned gpu)
+static bool is_kept(const struct plan_request *request, const struct plan_service *service)
 {
-	const struct plan_gpu *there = &search->snapshot->gpus[gpu];
-	return search->room[gpu] - plan_need_mib(search->snapshot->services[service].definition, there);
+	if (request->relieve)
+		return service->live;
+	return service->live && !service->leaving && !service->reserved && service->state != SERVICE_ERROR &&
+		!request->restart;
+}
+
+static uint32_t item_need(const struct search *search, const struct item *item, unsigned gpu)
+{
+	if (item->service == PLAN_NO_SERVICE)
+		return search->room_mib;
+	return plan_need_mib(search->snapshot->services[item->service].definition, &search->snapshot->gpus[gpu]);
 }
 
 static bool place_from(struct search *search, size_t position);
@@ -155,7 +181,7 @@ static bool place_item(struct search *search, size_t position, gpu_set tried, un
 		int64_t best_left = 0;
 		for (gpu_set rest = item->candidates & ~tried & ~item->placed; rest != 0; rest &= rest - 1) {
 			unsigned gpu = (unsigned)__builtin_ctzll(rest);
-			int64_t left = room_for(search, item->service, gpu);
+			int64_t left = search->room[gpu] - item_need(search, item, gpu);
 			if (left >= 0 && (best < 0 || left < best_left)) {
 				best = (int)gpu;
 				best_left = left;
@@ -191,9 +217,20 @@ static void add_room(struct planner *planner, size_t service, int sign)
 	}
 }
 
+/* Whether what stays where it is does so without taking more than there is. */
+static bool is_relieved(const struct planner *planner)
+{
+	for (gpu_set rest = planner->request->relieve ? planner->relied : 0; rest != 0; rest &= rest - 1)
+		if (planner->search.room[__builtin_ctzll(rest)] < 0)
+			return false;
+	return true;
+}
+
 /* Whether everything fits with the room there is now; leaves the room as it was. */
 static bool fits(struct planner *planner)
 {
+	if (!is_relieved(planner))
+		return false;
 	int64_t room[GPU_MAX];
 	memcpy(room, planner->search.room, sizeof(room));
 	planner->search.nodes = 0;
@@ -204,17 +241,37 @@ static bool fits(struct planner *planner)
 
 /* ---- preparation ---- */
 
+/* Room that is leased, and that will not come free before this request is carried out. */
+static uint64_t leased_room(const struct planner *planner, size_t gpu)
+{
+	const struct plan_gpu *there = &planner->snapshot->gpus[gpu];
+	const struct plan_request *request = planner->request;
+	return (request->assume_vacated ? 0 : there->room_mib - there->own_room_mib) +
+		(request->assume_own_ended ? 0 : there->own_room_mib);
+}
+
+/* Whether what it is committed to stays so: what ends gives it back, unless a lease keeps it. */
+static bool keeps_commitment(const struct planner *planner, size_t index)
+{
+	const struct plan_service *service = &planner->snapshot->services[index];
+	if (!service->leaving)
+		return true;
+	return service->leased && !planner->is_needed[index] && is_in_use(planner->request, service);
+}
+
 static void find_initial_room(struct planner *planner)
 {
 	const struct plan_snapshot *snapshot = planner->snapshot;
 	for (size_t gpu = 0; gpu < snapshot->n_gpus; gpu++) {
 		const struct plan_gpu *there = &snapshot->gpus[gpu];
-		planner->search.room[gpu] = (int64_t)there->total_mib - there->reserve_mib -
-			(int64_t)there->foreign_mib - (int64_t)there->unreclaimed_mib;
+		planner->search.room[gpu] = empty_room(there) - (int64_t)there->foreign_mib -
+			(int64_t)there->unreclaimed_mib - (int64_t)leased_room(planner, gpu);
 	}
-	for (size_t i = 0; i < snapshot->n_services; i++)
-		if (snapshot->services[i].live && !snapshot->services[i].leaving && !planner->is_renewed[i])
+	for (size_t i = 0; i < snapshot->n_services; i++) {
+		const struct plan_service *service = &snapshot->services[i];
+		if (service->live && !planner->is_renewed[i] && keeps_commitment(planner, i))
 			add_room(planner, i, -1);
+	}
 }
 
 static gpu_set present_gpus(const struct plan_snapshot *snapshot)
@@ -226,12 +283,11 @@ static gpu_set present_gpus(const struct plan_snapshot *snapshot)
 	return present;
 }
 
-static uint64_t item_weight(const struct plan_snapshot *snapshot, const struct item *item)
+static uint64_t item_weight(const struct search *search, const struct item *item)
 {
 	uint64_t largest = 0;
 	for (gpu_set rest = item->candidates; rest != 0; rest &= rest - 1) {
-		const struct plan_gpu *gpu = &snapshot->gpus[__builtin_ctzll(rest)];
-		uint64_t need = plan_need_mib(snapshot->services[item->service].definition, gpu);
+		uint64_t need = item_need(search, item, (unsigned)__builtin_ctzll(rest));
 		if (need > largest)
 			largest = need;
 	}
@@ -244,12 +300,31 @@ static void sort_items(struct search *search)
 {
 	for (size_t i = 1; i < search->n_items; i++) {
 		struct item item = search->items[i];
-		uint64_t weight = item_weight(search->snapshot, &item);
+		uint64_t weight = item_weight(search, &item);
 		size_t j = i;
-		for (; j > 0 && item_weight(search->snapshot, &search->items[j - 1]) < weight; j--)
+		for (; j > 0 && item_weight(search, &search->items[j - 1]) < weight; j--)
 			search->items[j] = search->items[j - 1];
 		search->items[j] = item;
 	}
+}
+
+/*
+ * What is leased is started anew where it stood, for its lease may be for those GPUs, too; but not where it can never
+ * fit: such a place was only a guess.
+ */
+static gpu_set places_for(const struct planner *planner, const struct plan_service *service, gpu_set present)
+{
+	gpu_set allowed = service->definition->allowed & present, stays = 0;
+	bool is_kept = service->reserved || (service->leased && service->leaving);
+	if (!is_kept || (service->leased && falls_idle(planner->request, service)))
+		return allowed;
+	allowed &= ~service->barred;
+	for (gpu_set rest = service->gpus & allowed; rest != 0; rest &= rest - 1) {
+		const struct plan_gpu *gpu = &planner->snapshot->gpus[__builtin_ctzll(rest)];
+		if (empty_room(gpu) >= plan_need_mib(service->definition, gpu))
+			stays |= rest & -rest;
+	}
+	return gpu_set_count(stays) >= service->definition->gpu_count ? stays : allowed;
 }
 
 static void sort_needs(struct planner *planner)
@@ -268,10 +343,16 @@ static void sort_needs(struct planner *planner)
 		planner->is_renewed[index] = service->live && !service->leaving;
 		planner->search.items[planner->search.n_items++] = (struct item){
 			.service = index,
-			.candidates = service->definition->allowed & request->usable & present,
+			.candidates = places_for(planner, service, present) & request->usable,
 			.count = service->definition->gpu_count,
 		};
 	}
+	if (request->room_mib > 0)
+		planner->search.items[planner->search.n_items++] = (struct item){
+			.service = PLAN_NO_SERVICE,
+			.candidates = request->usable & present,
+			.count = 1,
+		};
 	sort_items(&planner->search);
 }
 
@@ -282,6 +363,9 @@ static int rank_victims(const void *a, const void *b, void *context)
 	const struct plan_service *services = context;
 	const struct plan_service *left = &services[*(const size_t *)a];
 	const struct plan_service *right = &services[*(const size_t *)b];
+	/* A lease is broken only where nothing else helps. */
+	if (left->in_use != right->in_use)
+		return left->in_use ? 1 : -1;
 	if ((left->state == SERVICE_ERROR) != (right->state == SERVICE_ERROR))
 		return left->state == SERVICE_ERROR ? -1 : 1;
 	if (left->definition->priority != right->definition->priority)
@@ -387,11 +471,9 @@ static const struct item *find_item(const struct planner *planner, size_t servic
 
 static void add_start(struct planner *planner, struct plan *plan, const struct item *item)
 {
-	const struct plan_snapshot *snapshot = planner->snapshot;
 	uint32_t most = 0;
 	for (gpu_set rest = item->placed; rest != 0; rest &= rest - 1) {
-		const struct plan_gpu *gpu = &snapshot->gpus[__builtin_ctzll(rest)];
-		uint32_t need = plan_need_mib(snapshot->services[item->service].definition, gpu);
+		uint32_t need = item_need(&planner->search, item, (unsigned)__builtin_ctzll(rest));
 		if (need > most)
 			most = need;
 	}
@@ -417,12 +499,17 @@ static int write_plan(struct planner *planner, struct plan *plan)
 		add_stop(planner, plan, victim, eviction_reason(request, &planner->snapshot->services[victim]));
 	}
 	for (size_t i = 0; i < request->n_needs; i++)
-		if (planner->is_renewed[request->needs[i]])
+		if (planner->is_renewed[request->needs[i]] && !planner->snapshot->services[request->needs[i]].reserved)
 			add_stop(planner, plan, request->needs[i], request->restart ? PLAN_ASKED : PLAN_RESTART);
 	for (size_t i = 0; i < request->n_needs; i++) {
 		const struct item *item = find_item(planner, request->needs[i]);
 		if (item != NULL)
 			add_start(planner, plan, item);
+	}
+	const struct item *room = request->room_mib > 0 ? find_item(planner, PLAN_NO_SERVICE) : NULL;
+	if (room != NULL) {
+		plan->room_gpu = room->placed;
+		plan->gpus |= room->placed;
 	}
 	return PLAN_OK;
 }
@@ -459,16 +546,17 @@ static const struct item *find_unplaced(struct planner *planner)
 
 static void describe_unplaced(struct planner *planner, const struct item *item, struct plan *plan)
 {
-	const struct service_definition *definition = planner->snapshot->services[item->service].definition;
+	bool is_room = item->service == PLAN_NO_SERVICE;
 	plan->needed_service = item->service;
-	plan->needed_mib = definition->vram.mib;
+	plan->needed_mib =
+		is_room ? planner->request->room_mib : planner->snapshot->services[item->service].definition->vram.mib;
 	plan->best_mib = INT64_MIN;
 	for (gpu_set rest = item->candidates; rest != 0; rest &= rest - 1) {
 		unsigned gpu = (unsigned)__builtin_ctzll(rest);
 		if (planner->search.room[gpu] <= plan->best_mib)
 			continue;
 		plan->best_mib = planner->search.room[gpu];
-		plan->needed_mib = plan_need_mib(definition, &planner->snapshot->gpus[gpu]);
+		plan->needed_mib = item_need(&planner->search, item, gpu);
 	}
 	if (plan->best_mib < 0)
 		plan->best_mib = 0;
@@ -478,27 +566,28 @@ static void describe_unplaced(struct planner *planner, const struct item *item, 
 static void add_gpu_blockers(struct planner *planner, const struct item *item, struct plan *plan)
 {
 	const struct plan_snapshot *snapshot = planner->snapshot;
-	const struct service_definition *definition = snapshot->services[item->service].definition;
+	bool is_room = item->service == PLAN_NO_SERVICE;
+	gpu_set allowed = is_room ? GPU_SET_ALL : snapshot->services[item->service].definition->allowed;
 	unsigned n_allowed = 0, n_large = 0;
 	int64_t largest = 0;
 	for (size_t gpu = 0; gpu < snapshot->n_gpus; gpu++) {
 		const struct plan_gpu *there = &snapshot->gpus[gpu];
-		if ((definition->allowed & GPU_BIT(gpu)) == 0)
+		if ((allowed & GPU_BIT(gpu)) == 0)
 			continue;
 		n_allowed++;
 		if (!there->has_total) {
 			add_blocker(plan, BLOCKED_BY_NO_TOTAL, PLAN_NO_SERVICE, (int)gpu, 0, 0);
 			continue;
 		}
-		int64_t empty = (int64_t)there->total_mib - there->reserve_mib;
+		int64_t empty = empty_room(there);
 		if (empty > largest)
 			largest = empty;
-		if (empty >= plan_need_mib(definition, there))
+		if (empty >= item_need(&planner->search, item, (unsigned)gpu))
 			n_large++;
 	}
-	if (n_allowed < definition->gpu_count)
+	if (n_allowed < item->count)
 		add_blocker(plan, BLOCKED_BY_NO_GPU, item->service, -1, 0, 0);
-	else if (n_large < definition->gpu_count)
+	else if (n_large < item->count)
 		add_blocker(plan, BLOCKED_BY_SIZE, item->service, -1, (uint64_t)largest, 0);
 }
 
@@ -507,6 +596,8 @@ static void add_memory_blockers(struct planner *planner, gpu_set gpus, struct pl
 	for (gpu_set rest = gpus; rest != 0; rest &= rest - 1) {
 		int gpu = __builtin_ctzll(rest);
 		const struct plan_gpu *there = &planner->snapshot->gpus[gpu];
+		if (leased_room(planner, (size_t)gpu) > 0)
+			add_blocker(plan, BLOCKED_BY_ROOM, PLAN_NO_SERVICE, gpu, leased_room(planner, (size_t)gpu), 0);
 		if (there->foreign_mib > 0)
 			add_blocker(plan, BLOCKED_BY_FOREIGN, PLAN_NO_SERVICE, gpu, there->foreign_mib, 0);
 		if (there->unreclaimed_mib > 0)
@@ -521,7 +612,9 @@ static void add_service_blockers(struct planner *planner, gpu_set gpus, struct p
 		const struct plan_service *service = &snapshot->services[i];
 		enum plan_blocker_reason why = BLOCKED_BY_NEED;
 		gpu_set shared = service->gpus & gpus;
-		if (!service->live || service->leaving || planner->is_renewed[i] || shared == 0)
+		bool is_itself = planner->request->relieve && planner->is_needed[i];
+		bool ends = service->leaving && !keeps_commitment(planner, i);
+		if (!service->live || ends || planner->is_renewed[i] || is_itself || shared == 0)
 			continue;
 		if (!planner->is_needed[i] && may_evict_unneeded(planner->request, service, &why))
 			continue;
@@ -530,11 +623,40 @@ static void add_service_blockers(struct planner *planner, gpu_set gpus, struct p
 	}
 	for (size_t i = 0; i < planner->search.n_items; i++) {
 		const struct item *item = &planner->search.items[i];
-		if (item->service != plan->needed_service && (item->candidates & gpus) != 0)
+		if (item->service != plan->needed_service && item->service != PLAN_NO_SERVICE &&
+			(item->candidates & gpus) != 0)
 			add_blocker(plan, BLOCKED_BY_NEED, item->service, -1,
 				snapshot->services[item->service].definition->vram.mib,
 				snapshot->services[item->service].definition->priority);
 	}
+}
+
+/* What runs there already takes more than there is, whatever may be evicted. */
+static int write_overfull(struct planner *planner, struct plan *plan)
+{
+	size_t service = planner->request->needs[0];
+	const struct plan_service *there = &planner->snapshot->services[service];
+	plan->needed_service = service;
+	plan->needed_mib = most_committed(there);
+	plan->best_mib = INT64_MAX;
+	for (gpu_set rest = planner->relied; rest != 0; rest &= rest - 1) {
+		unsigned gpu = (unsigned)__builtin_ctzll(rest);
+		int64_t left = planner->search.room[gpu] + there->committed_mib[gpu];
+		if (left < plan->best_mib)
+			plan->best_mib = left;
+	}
+	add_service_blockers(planner, planner->relied, plan);
+	add_memory_blockers(planner, planner->relied, plan);
+	return PLAN_REFUSED;
+}
+
+/* No card could hold it even when empty. */
+static bool is_hopeless(const struct plan *plan)
+{
+	for (size_t i = 0; i < plan->n_blockers; i++)
+		if (plan->blockers[i].reason == BLOCKED_BY_SIZE || plan->blockers[i].reason == BLOCKED_BY_NO_GPU)
+			return true;
+	return false;
 }
 
 /* With every permitted victim already taken out of the room. */
@@ -542,12 +664,16 @@ static int write_refusal(struct planner *planner, struct plan *plan)
 {
 	const struct plan_snapshot *snapshot = planner->snapshot;
 	plan->blockers = calloc(
-		snapshot->n_services + 3 * snapshot->n_gpus + planner->request->n_needs + 2, sizeof(plan->blockers[0]));
+		snapshot->n_services + 4 * snapshot->n_gpus + planner->request->n_needs + 2, sizeof(plan->blockers[0]));
 	if (plan->blockers == NULL)
 		return -ENOMEM;
+	if (planner->search.n_items == 0)
+		return write_overfull(planner, plan);
 	const struct item *item = find_unplaced(planner);
 	describe_unplaced(planner, item, plan);
 	add_gpu_blockers(planner, item, plan);
+	if (is_hopeless(plan))
+		return PLAN_REFUSED; /* whose going would help, if nobody's does? */
 	add_service_blockers(planner, item->candidates, plan);
 	add_memory_blockers(planner, item->candidates, plan);
 	return PLAN_REFUSED;
@@ -581,13 +707,45 @@ static bool relies_on_unusable(const struct planner *planner)
 	return false;
 }
 
+/* What is to be started anew is stopped first, and that nobody does to what is in use, or kept by somebody. */
+static bool is_renewal_barred(const struct planner *planner, size_t need, enum plan_blocker_reason *ret_why)
+{
+	const struct plan_service *service = &planner->snapshot->services[need];
+	bool is_kept_back = service->hindered && !planner->request->restart;
+	*ret_why = is_kept_back ? BLOCKED_BY_HINDRANCE : BLOCKED_BY_USE;
+	return planner->is_renewed[need] && !service->reserved &&
+		(is_kept_back || is_in_use(planner->request, service));
+}
+
+static int write_barred(struct planner *planner, struct plan *plan)
+{
+	enum plan_blocker_reason why;
+	plan->blockers = calloc(planner->request->n_needs, sizeof(plan->blockers[0]));
+	if (plan->blockers == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < planner->request->n_needs; i++) {
+		size_t index = planner->request->needs[i];
+		const struct plan_service *service = &planner->snapshot->services[index];
+		if (!is_renewal_barred(planner, index, &why))
+			continue;
+		add_blocker(plan, why, index, service->gpus != 0 ? __builtin_ctzll(service->gpus) : -1,
+			most_committed(service), service->definition->priority);
+		plan->needed_service = index;
+	}
+	return PLAN_REFUSED;
+}
+
 static int decide(struct planner *planner, struct plan *plan)
 {
+	enum plan_blocker_reason why;
 	sort_needs(planner);
 	if (relies_on_unusable(planner))
 		return write_locked(planner, plan);
+	for (size_t i = 0; i < planner->request->n_needs; i++)
+		if (is_renewal_barred(planner, planner->request->needs[i], &why))
+			return write_barred(planner, plan);
 	find_initial_room(planner);
-	if (planner->search.n_items == 0)
+	if (planner->search.n_items == 0 && !planner->request->relieve)
 		return write_plan(planner, plan);
 	collect_victims(planner);
 	take_victims(planner, 0, planner->n_victims, 1);
@@ -607,13 +765,13 @@ int plan_make(const struct plan_snapshot *snapshot, const struct plan_request *r
 	CLEANUP_FREE bool *is_needed = calloc(n_services + 1, sizeof(bool));
 	CLEANUP_FREE bool *is_renewed = calloc(n_services + 1, sizeof(bool));
 	CLEANUP_FREE size_t *victims = calloc(n_services + 1, sizeof(size_t));
-	CLEANUP_FREE struct item *items = calloc(request->n_needs + 1, sizeof(struct item));
+	CLEANUP_FREE struct item *items = calloc(request->n_needs + 2, sizeof(struct item));
 	if (is_needed == NULL || is_renewed == NULL || victims == NULL || items == NULL)
 		return -ENOMEM;
 	struct planner planner = {
 		.snapshot = snapshot,
 		.request = request,
-		.search = { .snapshot = snapshot, .items = items },
+		.search = { .snapshot = snapshot, .room_mib = request->room_mib, .items = items },
 		.is_needed = is_needed,
 		.is_renewed = is_renewed,
 		.victims = victims,

@@ -18,7 +18,10 @@ struct plan_gpu {
 	uint32_t total_mib;
 	uint32_t reserve_mib;
 	uint64_t foreign_mib;
+	uint64_t lasting_foreign_mib; /* what stays of it once all that ends has ended */
 	uint64_t unreclaimed_mib;
+	uint64_t room_mib; /* leased for what is no service */
+	uint64_t own_room_mib; /* the part of it that who asks holds himself */
 };
 
 /* One service as the planner sees it. */
@@ -27,13 +30,19 @@ struct plan_service {
 	const uint32_t *committed_mib; /* [n_gpus], all 0 when it is not live */
 	enum service_state state;
 	gpu_set gpus; /* where it is committed */
+	gpu_set barred; /* where others' leases keep its own from standing */
 	bool live; /* holds commitments */
+	bool reserved; /* it holds them for its leases, though nothing of it runs */
 	bool leaving; /* already on its way out: its commitments end by themselves */
 	bool engaged; /* part of a running transition: nobody else's to evict before that has ended */
 	bool in_use; /* leased, or its busy probe says so */
-	bool breakable; /* in use, but its lease may be broken for this request by preempt_after */
+	bool leased; /* its commitment outlives its processes */
+	bool breakable; /* in use, but its leases may be broken for this request by preempt_after */
+	bool hindered; /* somebody keeps it from working; it is not started anew for that */
+	bool own; /* leased by who asks: it will not end as long as he waits */
 	uint64_t idle_ms; /* since when it is ready and not in use; 0 when it is in use */
 	int64_t yield_after_ms; /* in force now; NEVER_MS */
+	bool would_yield; /* sooner or later, once it is idle */
 	uint64_t last_used_ms; /* when it was last started, leased or released; smaller is longer ago */
 };
 
@@ -47,11 +56,16 @@ struct plan_snapshot {
 struct plan_request {
 	const size_t *needs; /* indexes of services, without repetition */
 	size_t n_needs;
+	uint32_t room_mib; /* besides: room on one GPU for what is no service; 0: none */
 	int priority;
 	bool is_phase; /* may evict whatever is not needed; else only lower priorities and what yields */
 	bool restart; /* what is needed is started anew even where it is well */
+	bool relieve; /* what is needed runs already, and has to fit beside what else runs */
 	bool later; /* as if every running transition had ended */
-	bool assume_unused; /* as if every lease had ended: would it fit then? */
+	bool assume_yielded; /* as if whatever is idle had been so for its yield_after */
+	bool assume_unused; /* as if nobody used any service, but for who asks: would it fit then? */
+	bool assume_vacated; /* as if nobody leased any room, but for who asks */
+	bool assume_own_ended; /* as if who asks had let go, too */
 	gpu_set usable; /* GPUs that it may touch now; neither places nor victims elsewhere */
 };
 
@@ -82,7 +96,9 @@ enum plan_blocker_reason {
 	BLOCKED_BY_PRIORITY,
 	BLOCKED_BY_PIN,
 	BLOCKED_BY_USE,
+	BLOCKED_BY_ROOM, /* leased for what is no service; `service` is PLAN_NO_SERVICE */
 	BLOCKED_BY_NEED, /* needed by the same request */
+	BLOCKED_BY_HINDRANCE, /* it is needed, and somebody keeps it from working */
 	BLOCKED_BY_TRANSITION, /* it stands partly on a GPU that another transition holds */
 	BLOCKED_BY_FOREIGN, /* processes of no managed service; `service` is PLAN_NO_SERVICE */
 	BLOCKED_BY_UNRECLAIMED, /* memory of services that ended and that is not back yet */
@@ -113,7 +129,8 @@ struct plan {
 	size_t n_blockers;
 	struct plan_blocker *blockers; /* only when refused */
 	gpu_set gpus; /* everything it touches or relies on */
-	size_t needed_service; /* refused: the first service that found no place */
+	gpu_set room_gpu; /* where the room is */
+	size_t needed_service; /* refused: the first service that found no place; PLAN_NO_SERVICE: the room */
 	uint32_t needed_mib; /* refused: what that one needs on a GPU */
 	int64_t best_mib; /* refused: the most that could be made free for it on one GPU */
 };

@@ -15,6 +15,8 @@ struct request *queue_free_request(struct request *request)
 {
 	if (request == NULL)
 		return NULL;
+	free(request->waits);
+	free((struct lease_terms *)request->record.spec.lease);
 	free(request->record.steps);
 	free(request->record.blockers);
 	free(request);
@@ -34,6 +36,14 @@ static int grow_lists(struct engine *engine)
 			return -ENOMEM;
 		*lists[i] = grown;
 	}
+	struct queue_slot *slots = realloc(engine->slots, capacity * sizeof(slots[0]));
+	if (slots == NULL)
+		return -ENOMEM;
+	engine->slots = slots;
+	struct request **worklist = realloc(engine->worklist, capacity * sizeof(worklist[0]));
+	if (worklist == NULL)
+		return -ENOMEM;
+	engine->worklist = worklist;
 	engine->requests_capacity = capacity;
 	return 0;
 }
@@ -43,8 +53,9 @@ void queue_remove(struct engine *engine, const struct request *request)
 	for (size_t i = 0; i < engine->n_queue; i++) {
 		if (engine->queue[i] != request)
 			continue;
-		memmove(&engine->queue[i], &engine->queue[i + 1], (engine->n_queue - i - 1) * sizeof(engine->queue[0]));
 		engine->n_queue--;
+		memmove(&engine->queue[i], &engine->queue[i + 1], (engine->n_queue - i) * sizeof(engine->queue[0]));
+		memmove(&engine->slots[i], &engine->slots[i + 1], (engine->n_queue - i) * sizeof(engine->slots[0]));
 		return;
 	}
 }
@@ -69,6 +80,10 @@ void queue_publish(struct engine *engine, const struct request *request)
 {
 	char name[96];
 	const struct transition *record = &request->record;
+	bool is_waiting = queue_is_waiting(request);
+	if (record->spec.kind == REQUEST_LEASE && record->n_steps == 0 && !is_waiting &&
+		record->outcome == OUTCOME_DONE)
+		return; /* nothing was to be done: the lease itself is the news */
 	explain_request(&engine->names, &record->spec, name, sizeof(name));
 	struct notice *notice = notice_begin(engine, "transition", name);
 	if (notice == NULL)
@@ -91,10 +106,12 @@ void queue_finish(struct engine *engine, struct request *request, enum transitio
 	record->state = state;
 	record->outcome = outcome;
 	record->ended_ms = engine->now_ms;
+	lease_drop_claim(engine, request);
 	engine->archive[engine->n_archive++] = request;
+	engine->knowledge += record->n_steps > 0;
 	engine->version++;
 	queue_publish(engine, request);
-	ticket_answer(engine, request, DEADLINE_NONE, outcome);
+	ticket_answer(engine, request, outcome);
 }
 
 /* ---- submission ---- */
@@ -104,9 +121,30 @@ static bool is_same_target(const struct request_spec *a, const struct request_sp
 	return a->kind == b->kind && a->force == b->force && (a->kind == REQUEST_RELEASE_ALL || a->target == b->target);
 }
 
+static struct request *find_request_id(struct request *const *list, size_t n, const char *request_id)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct request_spec *spec = &list[i]->record.spec;
+		if (spec->kind == REQUEST_LEASE && strcmp(spec->lease->request_id, request_id) == 0)
+			return list[i];
+	}
+	return NULL;
+}
+
+/* Leases are joined only by who asks for the very same one again. */
+static struct request *find_same_lease(const struct engine *engine, const struct lease_terms *terms)
+{
+	if (terms->request_id[0] == '\0')
+		return NULL;
+	struct request *request = find_request_id(engine->queue, engine->n_queue, terms->request_id);
+	return request != NULL ? request : find_request_id(engine->running, engine->n_running, terms->request_id);
+}
+
 /* What waits can be joined by all equals; what runs only by those that ask for a state, not for an act. */
 static struct request *find_equal(const struct engine *engine, const struct request_spec *spec)
 {
+	if (spec->kind == REQUEST_LEASE)
+		return find_same_lease(engine, spec->lease);
 	for (size_t i = 0; i < engine->n_queue; i++)
 		if (is_same_target(&engine->queue[i]->record.spec, spec))
 			return engine->queue[i];
@@ -118,30 +156,58 @@ static struct request *find_equal(const struct engine *engine, const struct requ
 	return NULL;
 }
 
-int queue_priority(const struct engine *engine, const struct request_spec *spec)
+static int highest_priority(const struct engine *engine, const size_t *services, size_t n_services, int otherwise)
 {
-	if (spec->kind == REQUEST_RELEASE_ALL)
-		return 0;
-	if (spec->kind != REQUEST_PHASE)
-		return engine->services[spec->target].definition.priority;
-	const struct phase_definition *phase = &engine->phases[spec->target];
-	int highest = 0;
-	for (size_t i = 0; i < phase->n_services; i++) {
-		int priority = engine->services[phase->services[i]].definition.priority;
+	int highest = otherwise;
+	for (size_t i = 0; i < n_services; i++) {
+		int priority = engine->services[services[i]].definition.priority;
 		if (i == 0 || priority > highest)
 			highest = priority;
 	}
 	return highest;
 }
 
+int queue_priority(const struct engine *engine, const struct request_spec *spec)
+{
+	const struct lease_terms *terms = spec->lease;
+	const struct phase_definition *phase;
+	switch (spec->kind) {
+	case REQUEST_RELEASE_ALL:
+		return 0;
+	case REQUEST_PHASE:
+		phase = &engine->phases[spec->target];
+		return highest_priority(engine, phase->services, phase->n_services, 0);
+	case REQUEST_LEASE:
+		return terms->has_priority
+			? terms->priority
+			: highest_priority(engine, terms->services, terms->n_services, PRIORITY_DEFAULT);
+	default:
+		return engine->services[spec->target].definition.priority;
+	}
+}
+
+static void append(struct engine *engine, struct request *request)
+{
+	const struct lease_terms *terms = request->record.spec.lease;
+	engine->slots[engine->n_queue] =
+		(struct queue_slot){ .arrival = request->arrival, .holds = terms != NULL && terms->n_holding > 0 };
+	engine->queue[engine->n_queue++] = request;
+	engine->queue_is_unsorted = true;
+}
+
 static struct request *create_request(struct engine *engine, const struct request_spec *spec)
 {
+	struct lease_terms *terms = spec->kind == REQUEST_LEASE ? lease_terms_copy(spec->lease) : NULL;
 	struct request *request = calloc(1, sizeof(*request));
-	if (request == NULL)
+	if (request == NULL || (spec->kind == REQUEST_LEASE && terms == NULL)) {
+		free(request);
+		free(terms);
 		return NULL;
+	}
 	request->arrival = ++engine->arrivals;
 	request->record.id = ++engine->last_id;
 	request->record.spec = *spec;
+	request->record.spec.lease = terms;
 	request->record.priority = queue_priority(engine, spec);
 	request->record.state = TRANSITION_QUEUED;
 	request->record.queued_ms = engine->now_ms;
@@ -154,17 +220,97 @@ static void force_stop_now(struct engine *engine, const struct request_spec *spe
 	for (size_t i = 0; i < engine->n_services; i++) {
 		struct service *service = &engine->services[i];
 		bool is_meant = spec->kind == REQUEST_STOP ? i == spec->target : !service->definition.pinned;
-		if (is_meant)
-			lifecycle_stop(engine, service, true, true);
+		if (!is_meant)
+			continue;
+		transition_force_out(engine, service);
+		lease_end_on_service(engine, service, LEASE_FORCED, "its service was stopped by force");
+		lifecycle_stop(engine, service, true, true);
 	}
 }
 
-static void refuse_too_many(struct engine *engine, struct request *request, uint64_t ticket)
+/* Answered at once, without ever having been in the queue. */
+static void answer_now(struct engine *engine, struct request *request, uint64_t ticket, enum outcome outcome)
 {
-	snprintf(request->record.detail, sizeof(request->record.detail), "%zu requests wait already; try again later",
-		engine->n_tickets);
 	ticket_add(engine, ticket, 0, request);
-	queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_TOO_MANY);
+	queue_finish(engine, request, outcome == OUTCOME_DONE ? TRANSITION_DONE : TRANSITION_FAILED, outcome);
+}
+
+/* Why it may not even wait; OUTCOME_DONE: nothing is against it. */
+static enum outcome find_objection(const struct engine *engine, const struct request_spec *spec, char *why, size_t size)
+{
+	if (reconfigure_forbids(engine, spec, why, size))
+		return OUTCOME_RETIRED;
+	if (engine->n_tickets >= engine->queue_max) {
+		snprintf(why, size, "%zu requests wait already; try again later", engine->n_tickets);
+		return OUTCOME_TOO_MANY;
+	}
+	if (spec->kind == REQUEST_LEASE && engine->n_leases + engine->n_claims >= engine->leases_max) {
+		snprintf(why, size, "%zu leases are held already; release some, or try again later", engine->n_leases);
+		return OUTCOME_TOO_MANY;
+	}
+	return OUTCOME_DONE;
+}
+
+static const struct lease *find_granted(const struct engine *engine, const struct request_spec *spec)
+{
+	if (spec->kind != REQUEST_LEASE || spec->lease->request_id[0] == '\0')
+		return NULL;
+	for (size_t i = 0; i < engine->n_leases; i++)
+		if (strcmp(engine->leases[i]->request_id, spec->lease->request_id) == 0)
+			return engine->leases[i];
+	return NULL;
+}
+
+/* The same request_id, come again: it must mean the same lease. */
+static bool is_repetition(const struct lease *lease, const struct lease_terms *terms)
+{
+	const struct lease_terms held = {
+		.mode = lease->mode,
+		.n_services = lease->n_services,
+		.services = lease->services,
+		.room_mib = lease->room_mib,
+		.attached = lease->attached,
+	};
+	return lease_terms_are_equal(&held, terms);
+}
+
+static const char reused[] = "this request_id stands for another lease; choose a new one for each request";
+
+static void answer_repetition(
+	struct engine *engine, struct request *request, uint64_t ticket, const struct lease *lease)
+{
+	bool is_same = is_repetition(lease, request->record.spec.lease);
+	request->is_repetition = is_same;
+	if (is_same)
+		request->granted = lease;
+	else
+		snprintf(request->record.detail, sizeof(request->record.detail), "%s", reused);
+	answer_now(engine, request, ticket, is_same ? OUTCOME_DONE : OUTCOME_REQUEST_ID_REUSED);
+}
+
+/* The request that the client is part of from now on; what is answered at once is not. */
+static int submit_new(struct engine *engine, const struct event *event, const struct request *rival, bool *ret_accepted)
+{
+	const struct request_spec *spec = &event->submit.spec;
+	struct request *request = create_request(engine, spec);
+	if (request == NULL)
+		return -ENOMEM;
+	struct transition *record = &request->record;
+	enum outcome objection = find_objection(engine, spec, record->detail, sizeof(record->detail));
+	const struct lease *granted = find_granted(engine, spec);
+	*ret_accepted = granted == NULL && rival == NULL && objection == OUTCOME_DONE;
+	if (granted != NULL) {
+		answer_repetition(engine, request, event->submit.ticket, granted);
+	} else if (rival != NULL) {
+		snprintf(record->detail, sizeof(record->detail), "%s", reused);
+		answer_now(engine, request, event->submit.ticket, OUTCOME_REQUEST_ID_REUSED);
+	} else if (objection != OUTCOME_DONE) {
+		answer_now(engine, request, event->submit.ticket, objection);
+	} else {
+		append(engine, request);
+		ticket_add(engine, event->submit.ticket, spec->wait_ms, request);
+	}
+	return 0;
 }
 
 int queue_submit(struct engine *engine, const struct event *event)
@@ -172,23 +318,28 @@ int queue_submit(struct engine *engine, const struct event *event)
 	const struct request_spec *spec = &event->submit.spec;
 	if (grow_lists(engine) < 0 || ticket_reserve(engine) < 0)
 		return -ENOMEM;
+	bool is_accepted = true;
 	bool is_full = engine->n_tickets >= engine->queue_max;
-	struct request *request = is_full ? NULL : find_equal(engine, spec);
-	if (request == NULL) {
-		request = create_request(engine, spec);
-		if (request == NULL)
-			return -ENOMEM;
-		if (is_full) {
-			refuse_too_many(engine, request, event->submit.ticket);
-			return 0;
-		}
-		engine->queue[engine->n_queue++] = request;
-	}
+	struct request *equal = is_full ? NULL : find_equal(engine, spec);
+	bool is_lease = spec->kind == REQUEST_LEASE;
+	if (equal != NULL && (!is_lease || lease_terms_are_equal(equal->record.spec.lease, spec->lease)))
+		ticket_add(engine, event->submit.ticket, spec->wait_ms, equal);
+	else if (submit_new(engine, event, equal, &is_accepted) < 0)
+		return -ENOMEM;
 	engine->version++;
-	ticket_add(engine, event->submit.ticket, spec->wait_ms, request);
-	if (spec->force && (spec->kind == REQUEST_STOP || spec->kind == REQUEST_RELEASE_ALL))
+	if (is_accepted && spec->force && request_is_stop(spec))
 		force_stop_now(engine, spec);
 	return 0;
+}
+
+void queue_make_room(struct engine *engine, const struct service *service)
+{
+	const struct request_spec spec = { .kind = REQUEST_MAKE_ROOM, .target = service->index };
+	if (grow_lists(engine) < 0)
+		return; /* it will be missed: its commitment keeps others from starting */
+	struct request *request = create_request(engine, &spec);
+	if (request != NULL)
+		append(engine, request);
 }
 
 static void drop_request(struct engine *engine, struct request *request, enum outcome outcome)
@@ -206,27 +357,25 @@ void queue_withdraw(struct engine *engine, uint64_t id)
 
 /* ---- waiting ---- */
 
-static void expire(struct engine *engine, struct request *request)
+/* Their last client has given up; what gpumgr asks for itself has none and waits on. */
+static void drop_abandoned(struct engine *engine)
 {
-	ticket_answer(engine, request, engine->now_ms, OUTCOME_WAIT_TIMEOUT);
-	if (request->n_tickets == 0)
-		drop_request(engine, request, OUTCOME_WAIT_TIMEOUT);
+	for (size_t i = 0; i < engine->n_queue;) {
+		struct request *request = engine->queue[i];
+		if (request->n_tickets > 0 || request->record.spec.kind == REQUEST_MAKE_ROOM)
+			i++;
+		else
+			drop_request(engine, request, locking_timeout_outcome(engine, request));
+	}
 }
 
 bool queue_tick(struct engine *engine)
 {
 	size_t n_before = engine->n_queue;
-	if (engine->now_ms < engine->ticket_deadline_ms)
+	if (engine->now_ms < engine->ticket_deadline_ms && !engine->has_overdue_tickets)
 		return false;
-	for (size_t i = 0; i < engine->n_queue;) {
-		struct request *request = engine->queue[i];
-		size_t before = engine->n_queue;
-		expire(engine, request);
-		if (engine->n_queue == before)
-			i++;
-	}
-	if (engine->n_queue == 0)
-		engine->ticket_deadline_ms = DEADLINE_NONE;
+	if (ticket_expire(engine))
+		drop_abandoned(engine);
 	return engine->n_queue < n_before;
 }
 
@@ -244,16 +393,33 @@ static bool comes_before(const struct request *a, const struct request *b)
 	return a->arrival < b->arrival;
 }
 
-/* Insertion sort: nearly always sorted already. */
+/* Insertion sort: it changes by one request at a time. */
 void queue_sort(struct engine *engine)
 {
-	for (size_t i = 1; i < engine->n_queue; i++) {
+	for (size_t i = 1; engine->queue_is_unsorted && i < engine->n_queue; i++) {
 		struct request *request = engine->queue[i];
+		struct queue_slot slot = engine->slots[i];
 		size_t j = i;
-		for (; j > 0 && comes_before(request, engine->queue[j - 1]); j--)
+		for (; j > 0 && comes_before(request, engine->queue[j - 1]); j--) {
 			engine->queue[j] = engine->queue[j - 1];
+			engine->slots[j] = engine->slots[j - 1];
+		}
 		engine->queue[j] = request;
+		engine->slots[j] = slot;
 	}
+	engine->queue_is_unsorted = false;
+}
+
+bool queue_want_same_service(const struct request *a, const struct request *b)
+{
+	if (a->record.spec.kind != REQUEST_LEASE || b->record.spec.kind != REQUEST_LEASE)
+		return false;
+	const struct lease_terms *left = a->record.spec.lease, *right = b->record.spec.lease;
+	for (size_t i = 0; i < left->n_services; i++)
+		for (size_t j = 0; j < right->n_services; j++)
+			if (left->services[i] == right->services[j])
+				return true;
+	return false;
 }
 
 /*
@@ -262,14 +428,19 @@ void queue_sort(struct engine *engine)
  */
 void queue_note_overtaking(struct engine *engine, const struct request *begun)
 {
-	if (begun->record.n_steps == 0 || begun->record.spec.force)
+	bool is_lease = begun->record.spec.kind == REQUEST_LEASE;
+	if ((begun->record.n_steps == 0 && !is_lease) || begun->record.spec.force)
 		return;
 	for (size_t i = 0; i < engine->n_queue; i++) {
+		if (engine->slots[i].arrival >= begun->arrival)
+			continue;
 		struct request *waiting = engine->queue[i];
 		gpu_set wanted = waiting->looked_at ? waiting->gates : GPU_SET_ALL;
-		bool is_rival = (wanted & begun->record.gpus) != 0;
-		if (waiting->arrival < begun->arrival && waiting->record.state == TRANSITION_QUEUED && is_rival)
-			waiting->record.overtaken++;
+		bool is_rival = (wanted & begun->record.gpus) != 0 || queue_want_same_service(waiting, begun);
+		if (waiting->record.state != TRANSITION_QUEUED || !is_rival)
+			continue;
+		waiting->record.overtaken++;
+		engine->queue_is_unsorted |= is_aged(waiting);
 	}
 }
 

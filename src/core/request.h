@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "core/lease.h"
 #include "core/plan.h"
 
 enum request_kind {
@@ -15,6 +16,8 @@ enum request_kind {
 	REQUEST_STOP,
 	REQUEST_RESTART,
 	REQUEST_RELEASE_ALL,
+	REQUEST_LEASE,
+	REQUEST_MAKE_ROOM, /* gpumgr's own: around a service that somebody else started */
 };
 
 #define WAIT_DEFAULT_MS (-1)
@@ -22,6 +25,7 @@ enum request_kind {
 struct request_spec {
 	enum request_kind kind;
 	size_t target; /* index of the service, or of the phase */
+	const struct lease_terms *lease; /* of a lease: what it is to be; the record has its own copy */
 	bool force; /* stop: kill at once, break leases */
 	int64_t wait_ms; /* for its turn and for leases; WAIT_DEFAULT_MS: the configured default */
 };
@@ -45,6 +49,12 @@ enum outcome {
 	OUTCOME_STOPPED, /* a forced stop came in between */
 	OUTCOME_TOO_MANY, /* the queue is full */
 	OUTCOME_SHUTDOWN,
+	OUTCOME_CONTAINER_NOT_FOUND, /* nobody made the container that was to be started */
+	OUTCOME_LEASE_TIMEOUT, /* a lease was not granted within its wait */
+	OUTCOME_WOULD_DEADLOCK, /* it waits for what its own client holds, or in a circle with others */
+	OUTCOME_LOCK_UNAVAILABLE, /* no fence can be had: the part that gives them is down */
+	OUTCOME_RETIRED, /* what it asks for is not configured any more */
+	OUTCOME_REQUEST_ID_REUSED, /* the same request_id asked for something else before */
 };
 
 enum step_state {
@@ -81,6 +91,19 @@ struct transition {
 	struct plan_blocker *blockers;
 	char detail[512]; /* in words: the outcome, or what it waits for; "" when there is nothing to say */
 };
+
+/* The terms in memory of their own, in one block that the caller frees. NULL: no memory. */
+struct lease_terms *lease_terms_copy(const struct lease_terms *terms);
+/* Whether both ask for the same lease, whoever asks and for how long he may wait. */
+bool lease_terms_are_equal(const struct lease_terms *a, const struct lease_terms *b);
+
+/* A stop by name, or release-all: it needs no service, and no planner. */
+bool request_is_stop(const struct request_spec *spec);
+/* Whether it ends well only when what it needs is ready: phase, start, restart. */
+bool request_promises_services(const struct request_spec *spec);
+
+/* What is told to who waited in vain. */
+enum outcome request_timeout_outcome(const struct request_spec *spec);
 
 const char *request_kind_name(enum request_kind kind);
 const char *transition_state_name(enum transition_state state);

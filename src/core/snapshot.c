@@ -12,7 +12,9 @@ static void describe_gpu(const struct engine *engine, size_t gpu, struct plan_gp
 		.total_mib = account.total_mib,
 		.reserve_mib = account.reserve_mib,
 		.foreign_mib = account.foreign_mib,
+		.lasting_foreign_mib = ledger_lasting_foreign(engine, gpu, &account),
 		.unreclaimed_mib = account.unreclaimed_mib,
+		.room_mib = engine->cards[gpu].room_mib,
 	};
 }
 
@@ -39,6 +41,38 @@ static bool is_leaving(const struct engine *engine, const struct service *servic
 	return service_is_leaving(service) || (stop != NULL && stop->state <= STEP_RUNNING);
 }
 
+/* What works becomes ready when nobody uses it any more, and gives way when it has been so for long enough. */
+static bool would_yield(const struct service *service)
+{
+	bool is_up = service->state == SERVICE_READY || service->state == SERVICE_BUSY ||
+		(service->state == SERVICE_STARTING && service->leases > 0);
+	if (service->definition.is_retired)
+		return is_up; /* then it is stopped */
+	if (service->definition.yield_set)
+		return is_up && service->definition.yield_after_ms != NEVER_MS;
+	return is_up && (service->was_leased || service->leases > 0);
+}
+
+/* Where its leases could not go along: mode gpu is there already, or is their own and somebody else is there. */
+static gpu_set barred_gpus(const struct engine *engine, const struct service *service)
+{
+	gpu_set own = 0, barred = 0;
+	bool is_whole = false;
+	for (size_t i = 0; service->leases > 0 && i < engine->n_leases; i++) {
+		const struct lease *lease = engine->leases[i];
+		if (!lease_has_service(lease, service->index))
+			continue;
+		own |= lease->gpus;
+		is_whole |= lease->mode == LEASE_GPU;
+	}
+	for (gpu_set rest = own != 0 ? engine->leased_gpus & ~own : 0; rest != 0; rest &= rest - 1) {
+		size_t gpu = (size_t)__builtin_ctzll(rest);
+		if (is_whole || engine->cards[gpu].n_gpu_leases > 0)
+			barred |= GPU_BIT(gpu);
+	}
+	return barred;
+}
+
 static void describe_service(const struct engine *engine, const struct service *service, uint32_t *committed_mib,
 	struct plan_service *ret_service)
 {
@@ -48,20 +82,26 @@ static void describe_service(const struct engine *engine, const struct service *
 		.committed_mib = committed_mib,
 		.state = service->state,
 		.live = service_is_live(service),
+		.reserved = service->committed && !service->alive && service->transition == 0,
 		.leaving = is_leaving(engine, service),
 		.engaged = service->transition != 0,
 		.in_use = in_use,
+		.leased = service->leases > 0,
+		.hindered = service_is_hindered(service),
 		.idle_ms = service->state == SERVICE_READY && !in_use ? engine->now_ms - service->idle_since_ms : 0,
 		.yield_after_ms = service_yield_after(service),
+		.would_yield = would_yield(service),
 		.last_used_ms = service->last_used_ms,
 	};
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		committed_mib[gpu] = (uint32_t)ledger_commitment(engine, service, gpu);
-		if (committed_mib[gpu] > 0 || (service->committed && (service->gpus & GPU_BIT(gpu)) != 0))
+		if (committed_mib[gpu] > 0)
 			ret_service->gpus |= GPU_BIT(gpu);
 	}
-	if (ret_service->leaving)
+	if (service->committed || ret_service->leaving) /* be its GPU known or not */
 		ret_service->gpus |= service->gpus;
+	if (service->leases > 0 && (ret_service->reserved || ret_service->leaving)) /* it may come up elsewhere */
+		ret_service->barred = barred_gpus(engine, service);
 }
 
 void snapshot_build(struct engine *engine, struct plan_snapshot *ret_snapshot)
@@ -83,12 +123,19 @@ void snapshot_request(const struct engine *engine, const struct request *request
 {
 	const struct request_spec *spec = &request->record.spec;
 	bool is_phase = spec->kind == REQUEST_PHASE;
+	bool is_lease = spec->kind == REQUEST_LEASE;
 	*ret_request = (struct plan_request){
-		.needs = is_phase ? engine->phases[spec->target].services : &spec->target,
-		.n_needs = is_phase ? engine->phases[spec->target].n_services : 1,
+		.needs = is_phase  ? engine->phases[spec->target].services
+			: is_lease ? spec->lease->services
+				   : &spec->target,
+		.n_needs = is_phase ? engine->phases[spec->target].n_services
+			: is_lease  ? spec->lease->n_services
+				    : 1,
+		.room_mib = is_lease ? spec->lease->room_mib : 0,
 		.priority = request->record.priority,
 		.is_phase = is_phase,
 		.restart = spec->kind == REQUEST_RESTART,
+		.relieve = spec->kind == REQUEST_MAKE_ROOM,
 		.usable = GPU_SET_ALL,
 	};
 }

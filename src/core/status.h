@@ -19,18 +19,26 @@ struct service_status {
 	enum service_state state;
 	bool live;
 	bool in_use;
+	unsigned n_leases;
+	bool says_busy; /* its busy probe's last answer */
 	gpu_set gpus;
 	pid_t pid; /* 0 when unknown or none */
 	uint64_t since_ms; /* engine time of the last change of state */
 	bool has_measured;
 	uint32_t measured_mib; /* over all its GPUs */
 	uint64_t committed_mib;
+	bool has_boot;
+	uint64_t boot_ms; /* how long its last good start took, also before a restart of the daemon */
+	bool has_peak;
+	uint32_t peak_mib; /* the most that it was seen to hold, likewise */
+	bool is_outdated; /* it runs as it was configured before, until it is started anew */
+	uint64_t external_starts; /* how often somebody else started it */
 	uint64_t transition; /* the one it is part of, 0: none */
 	const char *error; /* why it is in error or was, NULL: nothing known */
 };
 
 struct phase_status {
-	bool any; /* a phase was prepared since the start */
+	bool any; /* a phase was prepared */
 	size_t phase; /* index */
 	uint64_t at_ms;
 	bool satisfied; /* all its services are ready or busy now */
@@ -47,4 +55,6 @@ struct status {
 	size_t n_running;
 	const struct transition *const *running;
 	struct phase_status phase;
+	size_t n_leases; /* the oldest first */
+	const struct lease *const *leases;
 };

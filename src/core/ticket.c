@@ -53,27 +53,49 @@ static void reply(struct engine *engine, uint64_t ticket, const struct request *
 	struct effect *effect = effect_add(engine, EFFECT_REPLY);
 	effect->answer.ticket = ticket;
 	effect->answer.id = request->record.id;
-	effect->answer.transition = &request->record;
+	effect->answer.transition = request->is_repetition ? NULL : &request->record;
+	effect->answer.lease = outcome == OUTCOME_DONE ? request->granted : NULL;
 	effect->answer.outcome = outcome;
 }
 
-void ticket_answer(struct engine *engine, struct request *request, uint64_t due_ms, enum outcome outcome)
+void ticket_answer(struct engine *engine, struct request *request, enum outcome outcome)
 {
 	size_t kept = 0;
-	uint64_t deadline = DEADLINE_NONE;
+	if (request->n_tickets == 0)
+		return;
 	for (size_t i = 0; i < engine->n_tickets; i++) {
 		struct ticket ticket = engine->tickets[i];
-		if (ticket.request == request && ticket.deadline_ms <= due_ms) {
-			request->n_tickets--;
+		if (ticket.request == request)
 			reply(engine, ticket.id, request, outcome);
+		else
+			engine->tickets[kept++] = ticket;
+	}
+	engine->n_tickets = kept;
+	request->n_tickets = 0;
+}
+
+bool ticket_expire(struct engine *engine)
+{
+	size_t kept = 0, before = engine->n_tickets;
+	engine->ticket_deadline_ms = DEADLINE_NONE;
+	engine->has_overdue_tickets = false;
+	for (size_t i = 0; i < before; i++) {
+		struct ticket ticket = engine->tickets[i];
+		struct request *request = ticket.request;
+		bool is_waiting = queue_is_waiting(request);
+		bool is_over = is_waiting && ticket.deadline_ms <= engine->now_ms;
+		if (is_over && !locking_is_undecided(engine, request)) {
+			request->n_tickets--;
+			reply(engine, ticket.id, request, locking_timeout_outcome(engine, request));
 			continue;
 		}
-		if (queue_is_waiting(ticket.request) && ticket.deadline_ms < deadline)
-			deadline = ticket.deadline_ms;
+		engine->has_overdue_tickets |= is_over;
+		if (is_waiting && !is_over && ticket.deadline_ms < engine->ticket_deadline_ms)
+			engine->ticket_deadline_ms = ticket.deadline_ms;
 		engine->tickets[kept++] = ticket;
 	}
 	engine->n_tickets = kept;
-	engine->ticket_deadline_ms = deadline;
+	return kept < before;
 }
 
 struct request *ticket_remove(struct engine *engine, uint64_t id)

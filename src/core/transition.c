@@ -14,7 +14,8 @@ gpu_set transition_locked(const struct engine *engine)
 {
 	gpu_set locked = 0;
 	for (size_t i = 0; i < engine->n_running; i++)
-		locked |= engine->running[i]->record.gpus;
+		if (!engine->running[i]->awaits_fence)
+			locked |= engine->running[i]->record.gpus;
 	return locked;
 }
 
@@ -134,29 +135,34 @@ static bool has_room(const struct engine *engine, gpu_set gpus)
 	return true;
 }
 
+static bool owes_memory(const struct engine *engine, const struct service *service, gpu_set gpus)
+{
+	for (size_t gpu = 0; service->n_debts > 0 && gpu < engine->n_cards; gpu++)
+		if ((gpus & GPU_BIT(gpu)) != 0 && debts_mib(service, gpu) > 0)
+			return true;
+	return false;
+}
+
 /* Whether memory on these GPUs is still on its way back, so that waiting for it makes sense. */
 static bool may_get_room(const struct engine *engine, gpu_set gpus)
 {
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		if ((ledger_gpus(engine, service) & gpus) != 0 &&
-			(service->state == SERVICE_STOPPING || service->n_debts > 0))
+		bool is_stopping = service->state == SERVICE_STOPPING && (ledger_gpus(engine, service) & gpus) != 0;
+		if (is_stopping || owes_memory(engine, service, gpus))
 			return true;
-		for (size_t gpu = 0; service->n_debts > 0 && gpu < engine->n_cards; gpu++)
-			if (debts_mib(service, gpu) > 0 && (gpus & GPU_BIT(gpu)) != 0)
-				return true;
 	}
 	return false;
 }
 
 /* Room that the plan counted on and that is gone: something outside grew in the meantime. */
-static void explain_lost_room(const struct engine *engine, struct step *step)
+static void explain_lost_room(const struct engine *engine, gpu_set gpus, char *buffer, size_t size)
 {
 	struct gpu_account account = { 0 };
 	size_t worst = 0;
 	int64_t least = INT64_MAX;
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
-		if ((step->plan.gpus & GPU_BIT(gpu)) == 0)
+		if ((gpus & GPU_BIT(gpu)) == 0)
 			continue;
 		struct gpu_account here;
 		ledger_account(engine, gpu, &here);
@@ -166,38 +172,39 @@ static void explain_lost_room(const struct engine *engine, struct step *step)
 		account = here;
 		worst = gpu;
 	}
-	if (!account.has_total) {
-		snprintf(step->detail, sizeof(step->detail),
+	if (!account.has_total)
+		snprintf(buffer, size,
 			"the readings of gpu%zu were lost meanwhile and its size is not declared; see gpumgr status, "
 			"or set gpu.gpus",
 			worst);
-		return;
-	}
-	snprintf(step->detail, sizeof(step->detail),
-		"not started: gpu%zu lacks %" PRId64 " MiB: %" PRIu64 " MiB are committed, %" PRIu64
-		" MiB are foreign, %" PRIu64 " MiB not back yet, of %" PRIu32 " MiB; see gpumgr status",
-		worst, -least, account.committed_mib, account.foreign_mib, account.unreclaimed_mib, account.total_mib);
+	else
+		snprintf(buffer, size,
+			"gpu%zu lacks %" PRId64 " MiB: %" PRIu64 " MiB are committed, %" PRIu64
+			" MiB are foreign, %" PRIu64 " MiB not back yet, of %" PRIu32 " MiB; see gpumgr status",
+			worst, -least, account.committed_mib, account.foreign_mib, account.unreclaimed_mib,
+			account.total_mib);
 }
 
 /* From the adoption of the plan; for what is started anew, from the end of its earlier processes. */
-static void commit(struct service *service, const struct step *step)
+static void commit(struct engine *engine, struct service *service, const struct step *step)
 {
-	if (service->alive || service->committed)
+	if (service->alive)
 		return;
 	service->committed = true;
 	service->gpus = step->plan.gpus;
+	lease_follow_service(engine, service);
 }
 
 static void uncommit(struct service *service)
 {
 	if (!service->alive)
-		service->committed = false;
+		service->committed = service->leases > 0;
 }
 
 static bool begin_start(struct engine *engine, struct request *request, struct step *step)
 {
 	struct service *service = step_service(engine, step);
-	commit(service, step);
+	commit(engine, service, step);
 	if (awaits_own_end(request, step))
 		return false;
 	if (has_failed_stop(request, step->plan.gpus) && !may_get_room(engine, step->plan.gpus) &&
@@ -221,7 +228,9 @@ static bool begin_start(struct engine *engine, struct request *request, struct s
 	}
 	if (may_get_room(engine, step->plan.gpus))
 		return false;
-	explain_lost_room(engine, step);
+	char why[320];
+	explain_lost_room(engine, step->plan.gpus, why, sizeof(why));
+	snprintf(step->detail, sizeof(step->detail), "not started: %s", why);
 	uncommit(service);
 	end_step(engine, request, step, STEP_FAILED, OUTCOME_INSUFFICIENT_VRAM);
 	return true;
@@ -231,7 +240,9 @@ static enum outcome start_outcome(const struct service *service)
 {
 	if (service->start_timed_out)
 		return OUTCOME_START_TIMEOUT;
-	return service->stop_wanted ? OUTCOME_STOPPED : OUTCOME_START_FAILED;
+	if (service->stop_wanted)
+		return OUTCOME_STOPPED;
+	return service->start_failure == START_FAILURE_NOT_FOUND ? OUTCOME_CONTAINER_NOT_FOUND : OUTCOME_START_FAILED;
 }
 
 static bool watch_start(struct engine *engine, struct request *request, struct step *step)
@@ -282,6 +293,7 @@ static void note_phase(struct engine *engine, const struct request *request)
 	char subject[72];
 	engine->phase =
 		(struct phase_status){ .any = true, .phase = request->record.spec.target, .at_ms = engine->now_ms };
+	engine->knowledge++;
 	if (phase->name != NULL)
 		snprintf(subject, sizeof(subject), "%s", phase->name);
 	else
@@ -298,7 +310,7 @@ static void note_phase(struct engine *engine, const struct request *request)
 static const struct service *find_lost_need(const struct engine *engine, const struct request *request)
 {
 	struct plan_request needs;
-	if (request->record.spec.kind == REQUEST_STOP || request->record.spec.kind == REQUEST_RELEASE_ALL)
+	if (!request_promises_services(&request->record.spec))
 		return NULL;
 	snapshot_request(engine, request, &needs);
 	for (size_t i = 0; i < needs.n_needs; i++) {
@@ -312,10 +324,28 @@ static const struct service *find_lost_need(const struct engine *engine, const s
 static void end_well(struct engine *engine, struct request *request)
 {
 	struct transition *record = &request->record;
+	if (request->is_forced_out) {
+		snprintf(record->detail, sizeof(record->detail), "what it was to lease was stopped by force");
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_STOPPED);
+		return;
+	}
+	if (request->has_lost_lock) {
+		snprintf(record->detail, sizeof(record->detail), "the lock was lost meanwhile%s%s",
+			engine->lock_text[0] != '\0' ? ": " : "", engine->lock_text);
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_LOCK_UNAVAILABLE);
+		return;
+	}
+	const struct service *unseen = sight_find_lost(engine, request);
+	if (unseen != NULL) {
+		snprintf(record->detail, sizeof(record->detail), "%s: %s", unseen->definition.name, unseen->error);
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_STOP_FAILED);
+		return;
+	}
 	const struct service *lost = find_lost_need(engine, request);
 	if (lost != NULL) {
 		bool was_stopped = lost->stop_wanted;
-		snprintf(record->detail, sizeof(record->detail), "%s ended meanwhile: %s", lost->definition.name,
+		snprintf(record->detail, sizeof(record->detail), "%s %s meanwhile: %s", lost->definition.name,
+			lost->alive ? "failed" : "ended",
 			was_stopped                      ? "stopped by force"
 				: lost->error[0] != '\0' ? lost->error
 							 : "it was stopped");
@@ -327,15 +357,137 @@ static void end_well(struct engine *engine, struct request *request)
 	queue_finish(engine, request, TRANSITION_DONE, OUTCOME_DONE);
 }
 
+/* ---- the end of a lease request: all is ready, but it takes a fence to be granted ---- */
+
+static void want_fence(struct engine *engine, struct request *request)
+{
+	request->awaits_fence = true;
+	effect_add(engine, EFFECT_FENCE)->answer.id = request->record.id;
+}
+
+static void grant(struct engine *engine, struct request *request, const struct event *event)
+{
+	struct transition *record = &request->record;
+	if (event->fence.fence == 0) {
+		snprintf(record->detail, sizeof(record->detail), "%s", event->text != NULL ? event->text : "no fence");
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_LOCK_UNAVAILABLE);
+		return;
+	}
+	if (request->n_tickets == 0) {
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_WITHDRAWN);
+		return;
+	}
+	if (find_lost_need(engine, request) == NULL)
+		request->granted = lease_grant(engine, request, event->fence.fence);
+	end_well(engine, request);
+}
+
+static void take_from_running(struct engine *engine, size_t place)
+{
+	engine->n_running--;
+	memmove(&engine->running[place], &engine->running[place + 1],
+		(engine->n_running - place) * sizeof(engine->running[0]));
+}
+
+void transition_force_out(struct engine *engine, const struct service *service)
+{
+	for (size_t i = 0; i < engine->n_running;) {
+		struct request *request = engine->running[i];
+		bool is_meant = request->claim != NULL && lease_has_service(request->claim, service->index);
+		request->is_forced_out |= is_meant;
+		if (!is_meant || !request->awaits_fence) {
+			i++;
+			continue;
+		}
+		take_from_running(engine, i);
+		end_well(engine, request);
+	}
+}
+
+void transition_lose_lock(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_running;) {
+		struct request *request = engine->running[i];
+		request->has_lost_lock |= request->claim != NULL;
+		if (!request->awaits_fence) {
+			i++;
+			continue;
+		}
+		take_from_running(engine, i);
+		end_well(engine, request);
+	}
+}
+
+bool transition_will_start(const struct engine *engine, const struct service *service)
+{
+	for (size_t i = 0; service->transition != 0 && i < engine->n_running; i++)
+		for (size_t j = 0; j < engine->running[i]->record.n_steps; j++) {
+			const struct step *step = &engine->running[i]->record.steps[j];
+			if (step->plan.action == PLAN_START && step->plan.service == service->index &&
+				step->state == STEP_PENDING)
+				return true;
+		}
+	return false;
+}
+
+void transition_take_fence(struct engine *engine, const struct event *event)
+{
+	for (size_t i = 0; i < engine->n_running; i++) {
+		struct request *request = engine->running[i];
+		if (request->record.id != event->fence.id || !request->awaits_fence)
+			continue;
+		take_from_running(engine, i);
+		grant(engine, request, event);
+		return;
+	}
+}
+
+/* Room for what is no service: nothing was started that would have found out that it is not there. */
+static bool lacks_room(const struct engine *engine, const struct request *request)
+{
+	const struct lease *claim = request->claim;
+	return claim != NULL && claim->room_mib > 0 && !has_room(engine, claim->gpus);
+}
+
+static bool awaits_room(const struct engine *engine, const struct request *request)
+{
+	return lacks_room(engine, request) && may_get_room(engine, request->claim->gpus);
+}
+
+static void release_services(struct engine *engine, const struct request *request)
+{
+	for (size_t i = 0; i < engine->n_services; i++)
+		if (engine->services[i].transition == request->record.id)
+			lifecycle_leave_transition(engine, &engine->services[i]);
+	if (request->record.n_steps > 0)
+		effect_add(engine, EFFECT_SAMPLE); /* whoever looks next sees what became of it */
+}
+
+/* A lease request whose steps went well, and that somebody still waits for. */
+static bool may_be_granted(struct engine *engine, struct request *request)
+{
+	if (request->record.spec.kind != REQUEST_LEASE || first_failed(request) != NULL || request->n_tickets == 0 ||
+		request->is_forced_out || request->has_lost_lock || find_lost_need(engine, request) != NULL ||
+		lacks_room(engine, request))
+		return false;
+	release_services(engine, request);
+	return true;
+}
+
 static void end_transition(struct engine *engine, struct request *request)
 {
 	struct transition *record = &request->record;
 	const struct step *failed = first_failed(request);
-	for (size_t i = 0; i < engine->n_services; i++)
-		if (engine->services[i].transition == record->id)
-			engine->services[i].transition = 0;
-	if (record->n_steps > 0)
-		effect_add(engine, EFFECT_SAMPLE); /* whoever looks next sees what became of it */
+	release_services(engine, request);
+	if (failed == NULL && lacks_room(engine, request)) {
+		explain_lost_room(engine, request->claim->gpus, record->detail, sizeof(record->detail));
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_INSUFFICIENT_VRAM);
+		return;
+	}
+	if (failed == NULL && record->spec.kind == REQUEST_LEASE && request->n_tickets == 0) {
+		queue_finish(engine, request, TRANSITION_FAILED, OUTCOME_WITHDRAWN);
+		return;
+	}
 	if (failed == NULL) {
 		end_well(engine, request);
 		return;
@@ -353,7 +505,7 @@ static bool advance_request(struct engine *engine, struct request *request)
 		for (size_t i = 0; i < request->record.n_steps; i++)
 			moved |= advance_step(engine, request, &request->record.steps[i]);
 	} while (moved);
-	return is_over(request);
+	return is_over(request) && (first_failed(request) != NULL || !awaits_room(engine, request));
 }
 
 bool transition_advance(struct engine *engine)
@@ -361,15 +513,17 @@ bool transition_advance(struct engine *engine)
 	bool ended = false;
 	for (size_t i = 0; i < engine->n_running;) {
 		struct request *request = engine->running[i];
-		if (!advance_request(engine, request)) {
+		if (request->awaits_fence || !advance_request(engine, request)) {
 			i++;
 			continue;
 		}
-		memmove(&engine->running[i], &engine->running[i + 1],
-			(engine->n_running - i - 1) * sizeof(engine->running[0]));
-		engine->n_running--;
-		end_transition(engine, request);
 		ended = true;
+		if (may_be_granted(engine, request)) {
+			want_fence(engine, request);
+			continue;
+		}
+		take_from_running(engine, i);
+		end_transition(engine, request);
 	}
 	return ended;
 }
@@ -379,7 +533,8 @@ bool transition_advance(struct engine *engine)
 /* Services that are needed and already on their way up without a transition (found while they boot) are waited for. */
 static size_t add_joined_starts(struct engine *engine, const struct request *request, struct step *steps)
 {
-	if (request->record.spec.kind != REQUEST_PHASE && request->record.spec.kind != REQUEST_START)
+	const struct request_spec *spec = &request->record.spec;
+	if (!request_promises_services(spec) || spec->kind == REQUEST_RESTART)
 		return 0;
 	struct plan_request needs;
 	size_t n = 0;
@@ -407,7 +562,17 @@ static void claim_services(struct engine *engine, const struct request *request)
 		struct service *service = &engine->services[step->plan.service];
 		service->transition = request->record.id;
 		if (step->plan.action == PLAN_START && step->state == STEP_PENDING)
-			commit(service, step);
+			commit(engine, service, step);
+	}
+}
+
+/* Whoever was granted something there since the forced stop was asked for is told before it is gone. */
+static void force_out_holders(struct engine *engine, const struct plan *plan)
+{
+	for (size_t i = 0; i < plan->n_steps; i++) {
+		const struct service *service = &engine->services[plan->steps[i].service];
+		transition_force_out(engine, service);
+		lease_end_on_service(engine, service, LEASE_FORCED, "its service was stopped by force");
 	}
 }
 
@@ -417,6 +582,13 @@ int transition_adopt(struct engine *engine, struct request *request, struct plan
 	struct step *steps = calloc(plan->n_steps + engine->n_services + 1, sizeof(steps[0]));
 	if (steps == NULL)
 		return -ENOMEM;
+	if (record->spec.kind == REQUEST_LEASE && lease_claim(engine, request, plan) < 0) {
+		free(steps);
+		return -ENOMEM;
+	}
+	contention_break(engine, request, plan);
+	if (record->spec.force)
+		force_out_holders(engine, plan);
 	for (size_t i = 0; i < plan->n_steps; i++)
 		steps[i].plan = plan->steps[i];
 	record->steps = steps;
@@ -430,6 +602,7 @@ int transition_adopt(struct engine *engine, struct request *request, struct plan
 	record->n_blockers = 0;
 	engine->running[engine->n_running++] = request;
 	claim_services(engine, request);
+	engine->knowledge += record->n_steps > 0;
 	engine->version++;
 	queue_publish(engine, request);
 	return 0;

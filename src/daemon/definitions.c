@@ -26,13 +26,14 @@ static uint64_t stop_timeout(const struct service_config *config)
 	return config->driver == DRIVER_PROCESS ? config->process.stop_timeout_ms : config->container.stop_timeout_ms;
 }
 
-static void define_service(const struct service_config *config, struct service_definition *ret_definition)
+static void define_service(
+	const struct service_config *config, const struct gpu_sample *sample, struct service_definition *ret_definition)
 {
 	*ret_definition = (struct service_definition){
 		.name = config->name,
 		.vram = config->vram,
 		.priority = config->priority,
-		.allowed = allowed_gpus(config, NULL),
+		.allowed = allowed_gpus(config, sample),
 		.gpu_count = config->gpu_count,
 		.pinned = config->pinned,
 		.yield_set = config->yield_set,
@@ -43,49 +44,80 @@ static void define_service(const struct service_config *config, struct service_d
 		.stop_timeout_ms = stop_timeout(config),
 		.health_interval_ms = config->health_interval_ms,
 		.health_retries = config->health_retries,
+		.has_busy_probe = config->busy.kind != PROBE_NONE,
+		.stop_external =
+			config->driver == DRIVER_CONTAINER && config->container.on_external_start == EXTERNAL_STOP,
+		.stop_on_exit = config->on_exit == ON_EXIT_STOP,
+		.is_retired = config->is_retired,
 	};
 }
 
-int definitions_create(struct daemon *daemon)
+int definitions_create(
+	const struct config *config, const struct gpu_sample *sample, struct definitions *ret_definitions)
 {
-	const struct config *config = daemon->config;
-	daemon->definitions = calloc(config->n_services + 1, sizeof(daemon->definitions[0]));
-	daemon->phases = calloc(config->n_phases + 1, sizeof(daemon->phases[0]));
-	if (daemon->definitions == NULL || daemon->phases == NULL)
+	struct definitions definitions = {
+		.services = calloc(config->n_services + 1, sizeof(definitions.services[0])),
+		.phases = calloc(config->n_phases + 1, sizeof(definitions.phases[0])),
+	};
+	if (definitions.services == NULL || definitions.phases == NULL) {
+		definitions_free(&definitions);
 		return -ENOMEM;
+	}
 	for (size_t i = 0; i < config->n_services; i++)
-		define_service(&config->services[i], &daemon->definitions[i]);
+		define_service(&config->services[i], sample, &definitions.services[i]);
 	for (size_t i = 0; i < config->n_phases; i++)
-		daemon->phases[i] = (struct phase_definition){
+		definitions.phases[i] = (struct phase_definition){
 			.number = config->phases[i].number,
 			.name = config->phases[i].name,
 			.services = config->phases[i].services,
 			.n_services = config->phases[i].service_names.n,
+			.is_retired = config->phases[i].is_retired,
 		};
-	daemon->names = (struct explain_names){
-		.n_services = config->n_services,
-		.services = daemon->definitions,
-		.n_phases = config->n_phases,
-		.phases = daemon->phases,
-	};
+	*ret_definitions = definitions;
 	return 0;
 }
 
-void definitions_free(struct daemon *daemon)
+void definitions_free(struct definitions *definitions)
 {
-	free(daemon->definitions);
-	free(daemon->phases);
-	daemon->definitions = NULL;
-	daemon->phases = NULL;
+	free(definitions->services);
+	free(definitions->phases);
+	*definitions = (struct definitions){ 0 };
+}
+
+void definitions_use(struct daemon *daemon, const struct definitions *definitions)
+{
+	definitions_free(&daemon->definitions);
+	daemon->definitions = *definitions;
+	daemon->names = (struct explain_names){
+		.n_services = daemon->config->n_services,
+		.services = definitions->services,
+		.n_phases = daemon->config->n_phases,
+		.phases = definitions->phases,
+	};
+}
+
+struct engine_config definitions_engine_config(const struct config *config, const struct definitions *definitions)
+{
+	return (struct engine_config){
+		.n_services = config->n_services,
+		.services = definitions->services,
+		.n_phases = config->n_phases,
+		.phases = definitions->phases,
+		.reserve = config->gpu.reserve,
+		.n_gpus = config->gpu.n_gpus,
+		.gpu_totals_mib = config->gpu.gpus_mib,
+		.wait_ms = config->lease.wait_ms,
+		.uses_lock = config->lock.backend != LOCK_BACKEND_LOCAL,
+	};
 }
 
 void definitions_resolve(struct daemon *daemon, const struct gpu_sample *sample)
 {
 	for (size_t i = 0; i < daemon->config->n_services; i++) {
 		gpu_set allowed = allowed_gpus(&daemon->config->services[i], sample);
-		if (allowed == daemon->definitions[i].allowed)
+		if (allowed == daemon->definitions.services[i].allowed)
 			continue;
-		daemon->definitions[i].allowed = allowed;
+		daemon->definitions.services[i].allowed = allowed;
 		const struct event event = { .kind = EVENT_ALLOWED, .service = i, .allowed = allowed };
 		daemon_bring(daemon, &event);
 	}

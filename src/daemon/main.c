@@ -89,11 +89,20 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret_argument
 	return EXIT_USAGE;
 }
 
+/* As editors read it; the journal, which has no such readers, is told how grave it is. */
+static void print_problem(const char *line, bool is_warning)
+{
+	if (supervisor_reads_journal())
+		log_line(is_warning ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR, "%s", line);
+	else
+		fprintf(stderr, "%s\n", line);
+}
+
 static void print_problems(const struct config_report *report)
 {
 	for (size_t i = 0; i < report->n; i++) {
 		CLEANUP_FREE char *line = config_problem_line(report, &report->problems[i]);
-		fprintf(stderr, "%s\n", line != NULL ? line : "out of memory");
+		print_problem(line != NULL ? line : "out of memory", report->problems[i].is_warning);
 	}
 }
 
@@ -107,22 +116,25 @@ static struct config *load(const char *path)
 	return result == 0 ? config : NULL;
 }
 
-static int serve(const struct config *config, const struct arguments *arguments)
+/* Takes `config`. */
+static int serve(struct config *config, const struct arguments *arguments)
 {
 	struct error err = { "" };
 	struct daemon_paths paths;
 	struct daemon *daemon = NULL;
 	int listen_fd = supervisor_take_socket();
+	size_t n_services = config->n_services;
 	int result = paths_prepare(config, arguments->socket, arguments->state_dir, &paths, &err);
-	if (result == 0)
+	if (result < 0)
+		config_free(config);
+	else
 		result = daemon_create(config, &paths, listen_fd, &daemon, &err);
 	if (result < 0) {
 		log_error("%s", err.message[0] != '\0' ? err.message : strerror(-result));
 		paths_finish(&paths);
 		return EXIT_FAILURE;
 	}
-	log_info("gpumgrd %s serves %zu services on %s", GPUMGR_VERSION, config->n_services, paths.socket);
-	supervisor_notify("READY=1");
+	log_info("gpumgrd %s serves %zu services on %s", GPUMGR_VERSION, n_services, paths.socket);
 	daemon_run(daemon);
 	supervisor_notify("STOPPING=1");
 	daemon_destroy(daemon);
@@ -144,10 +156,9 @@ int main(int argc, char **argv)
 	struct config *config = load(arguments.config != NULL ? arguments.config : default_config);
 	if (config == NULL)
 		return EXIT_USAGE;
-	if (arguments.check)
-		printf("%s: ok\n", config->path);
-	else
-		status = serve(config, &arguments);
+	if (!arguments.check)
+		return serve(config, &arguments);
+	printf("%s: ok\n", config->path);
 	config_free(config);
-	return arguments.check ? EXIT_SUCCESS : status;
+	return EXIT_SUCCESS;
 }

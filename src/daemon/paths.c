@@ -1,7 +1,9 @@
 /* Where socket, state and logs are: what the file and the command line say, else the defaults of root or of the user.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,8 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
+#include "base/owned.h"
 #include "daemon/daemon.h"
 
 static char *join(const char *folder, const char *rest)
@@ -86,6 +90,31 @@ static int make_folder(const char *path, mode_t mode, const char *key, struct er
 	return 0;
 }
 
+static bool is_below_tmp(const char *folder)
+{
+	return strncmp(folder, "/tmp/", 5) == 0;
+}
+
+/*
+ * Who can put another socket in the place of ours is told all that clients mean for us. Below /tmp anybody may have
+ * been there first; elsewhere somebody may have meant it so.
+ */
+static int check_socket_folder(const char *folder, struct error *err)
+{
+	char why[PATH_MAX + 64];
+	int result = owned_check(folder, true, why, sizeof(why));
+	if (result < 0)
+		return error_set(err, result, "socket: %s: %s", folder, strerror(-result));
+	if (result == OWNED_BY_OTHERS && is_below_tmp(folder))
+		return error_set(err, -EPERM,
+			"socket: %s: who that is could serve in our place; make it yours (chown, chmod go-w), or name "
+			"another socket with --socket",
+			why);
+	if (result == OWNED_BY_OTHERS)
+		log_warning("socket: %s: who that is could serve in our place; name a socket in another folder", why);
+	return 0;
+}
+
 static int make_socket_folder(const char *socket, struct error *err)
 {
 	CLEANUP_FREE char *folder = strdup(socket);
@@ -95,15 +124,56 @@ static int make_socket_folder(const char *socket, struct error *err)
 	if (slash == NULL || slash == folder)
 		return 0;
 	*slash = '\0';
-	/* Under /tmp nobody else may put a socket in our place. */
-	mode_t mode = strncmp(folder, "/tmp/", 5) == 0 ? 0700 : 0755;
-	int result = make_folder(folder, mode, "socket", err);
+	int result = make_folder(folder, is_below_tmp(folder) ? 0700 : 0755, "socket", err);
+	return result == 0 ? check_socket_folder(folder, err) : result;
+}
+
+static bool is_empty(const char *path)
+{
+	DIR *dir = opendir(path);
+	bool found = dir == NULL;
+	const struct dirent *entry;
+	while (!found && (entry = readdir(dir)) != NULL)
+		found = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+	if (dir != NULL)
+		closedir(dir);
+	return !found;
+}
+
+/* A fresh tmpfs or volume is open to everybody; as long as nothing is in it, closing it is all it takes. */
+static void close_fresh_folder(const char *path)
+{
 	struct stat status;
-	bool is_guessable = geteuid() != 0 && mode == 0700;
-	if (result == 0 && is_guessable && (lstat(folder, &status) < 0 || status.st_uid != geteuid()))
+	if (stat(path, &status) < 0 || status.st_uid != geteuid() || owned_is_closed(&status) || !is_empty(path) ||
+		chmod(path, 0700) < 0)
+		return;
+	if (is_empty(path))
+		log_info("state_dir: the folder %s was open to others, and empty: it is closed to them now", path);
+	else
+		chmod(path, status.st_mode & 07777); /* somebody was quicker; the check after this refuses it */
+}
+
+/* What lies in the state folder is believed: whom to signal, which leases there are. */
+static int check_state_dir(const char *path, struct error *err)
+{
+	char why[PATH_MAX + 64];
+	int result = owned_check(path, true, why, sizeof(why));
+	if (result == OWNED_BY_OTHERS)
 		return error_set(err, -EPERM,
-			"socket: the folder %s belongs to somebody else; name another socket with --socket", folder);
-	return result;
+			"state_dir: %s: who that is could tell gpumgrd whom to end; make it yours (chown, chmod go-w), "
+			"or "
+			"name another folder",
+			why);
+	return result < 0 ? error_set(err, result, "state_dir: %s: %s", path, strerror(-result)) : 0;
+}
+
+/* Log files are opened with care, so the folder may be others' to write; where it lies should not be. */
+static void warn_of_log_dir(const char *path)
+{
+	char why[PATH_MAX + 64];
+	if (owned_check(path, false, why, sizeof(why)) == OWNED_BY_OTHERS)
+		log_warning(
+			"log_dir: %s: who that is can lead the files in %s elsewhere; name another folder", why, path);
 }
 
 /* FNV-1a: a short name that stays the same for the same folder. */
@@ -161,13 +231,19 @@ int paths_prepare(const struct config *config, const char *socket, const char *s
 	char *real = realpath(paths->state_dir, NULL); /* later working directories do not matter then */
 	if (real == NULL)
 		return error_set(err, -errno, "state_dir: %s: %s", paths->state_dir, strerror(errno));
+	close_fresh_folder(paths->state_dir);
+	result = check_state_dir(paths->state_dir, err);
 	free(paths->state_dir);
 	paths->state_dir = real;
+	if (result < 0)
+		return result;
 	paths->log_dir =
 		config->log_dir != NULL ? strdup(config->log_dir) : default_log_dir(paths->state_dir, state_dir_given);
 	if (paths->log_dir == NULL)
 		return -ENOMEM;
 	result = make_folder(paths->log_dir, 0750, "log_dir", err);
+	if (result == 0)
+		warn_of_log_dir(paths->log_dir);
 	if (result == 0)
 		result = make_socket_folder(paths->socket, err);
 	if (result < 0)

@@ -11,9 +11,10 @@ static void perform_find(struct daemon *daemon, const struct effect *effect)
 
 static void perform_adopt(struct daemon *daemon, const struct effect *effect)
 {
-	struct driver_service *driver = daemon->services[effect->service].driver;
-	if (driver != NULL)
-		driver->ops->adopt(driver, effect->run, effect->pid);
+	struct daemon_service *service = daemon->services[effect->service];
+	service->is_alive = true;
+	if (service->driver != NULL)
+		service->driver->ops->adopt(service->driver, effect->run, effect->pid);
 }
 
 /* UUIDs where the readings tell them, since CUDA may count the cards in another order than the driver does. */
@@ -34,8 +35,9 @@ static void format_gpu_ids(const struct daemon *daemon, gpu_set gpus, char *buff
 
 static void perform_start(struct daemon *daemon, const struct effect *effect)
 {
-	struct daemon_service *service = &daemon->services[effect->service];
+	struct daemon_service *service = daemon->services[effect->service];
 	char gpu_ids[GPU_MAX * 66];
+	service_refresh_driver(service);
 	if (service->driver == NULL) {
 		const struct event event = {
 			.kind = EVENT_START_FAILED,
@@ -46,13 +48,14 @@ static void perform_start(struct daemon *daemon, const struct effect *effect)
 		daemon_bring(daemon, &event);
 		return;
 	}
+	service->is_alive = true;
 	format_gpu_ids(daemon, effect->gpus, gpu_ids, sizeof(gpu_ids));
 	service->driver->ops->start(service->driver, effect->run, gpu_ids);
 }
 
 static void perform_stop(struct daemon *daemon, const struct effect *effect)
 {
-	struct driver_service *driver = daemon->services[effect->service].driver;
+	struct driver_service *driver = daemon->services[effect->service]->driver;
 	if (driver != NULL)
 		driver->ops->stop(driver, effect->force);
 }
@@ -82,19 +85,49 @@ static void perform_nothing(struct daemon *daemon, const struct effect *effect)
 static void perform_reply(struct daemon *daemon, const struct effect *effect)
 {
 	if (daemon->api != NULL)
-		api_answer(daemon->api, effect->answer.ticket, effect->answer.transition, effect->answer.outcome);
+		api_answer(daemon->api, effect->answer.ticket, effect->answer.transition, effect->answer.lease,
+			effect->answer.outcome);
+}
+
+static void log_notice(const struct notice *notice)
+{
+	enum log_level level = notice->is_problem ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO;
+	if (notice->is_routine)
+		return;
+	if (notice->transition != 0)
+		log_line(level, "[%llu] %s", (unsigned long long)notice->transition, notice->text);
+	else
+		log_line(level, "%s", notice->text);
 }
 
 static void perform_publish(struct daemon *daemon, const struct effect *effect)
 {
-	const struct notice *notice = effect->notice;
-	if (notice->transition != 0)
-		log_line(notice->is_problem ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "[%llu] %s",
-			(unsigned long long)notice->transition, notice->text);
-	else
-		log_line(notice->is_problem ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "%s", notice->text);
+	log_notice(effect->notice);
 	if (daemon->api != NULL)
-		api_publish(daemon->api, notice);
+		api_publish(daemon->api, effect->notice);
+}
+
+static void perform_ask_busy(struct daemon *daemon, const struct effect *effect)
+{
+	report_busy_begin(daemon, effect->service, effect->run, effect->probe_timeout_ms);
+}
+
+static void perform_fence(struct daemon *daemon, const struct effect *effect)
+{
+	daemon->lock->ops->want_fence(daemon->lock, effect->answer.id);
+}
+
+static void perform_lock(struct daemon *daemon, const struct effect *effect)
+{
+	bool is_for_service = effect->service < daemon->config->n_services;
+	if (daemon->lock->ops->want != NULL)
+		daemon->lock->ops->want(daemon->lock, effect->lock_wanted,
+			is_for_service ? daemon->config->services[effect->service].name : NULL);
+}
+
+static void perform_lease(struct daemon *daemon, const struct effect *effect)
+{
+	leases_note(daemon, effect->lease.lease, effect->lease.news, effect->lease.text);
 }
 
 static void (*const performers[])(struct daemon *daemon, const struct effect *effect) = {
@@ -108,10 +141,15 @@ static void (*const performers[])(struct daemon *daemon, const struct effect *ef
 	[EFFECT_ACCEPT] = perform_nothing,
 	[EFFECT_REPLY] = perform_reply,
 	[EFFECT_PUBLISH] = perform_publish,
+	[EFFECT_FENCE] = perform_fence,
+	[EFFECT_LOCK] = perform_lock,
+	[EFFECT_LEASE] = perform_lease,
+	[EFFECT_ASK_BUSY] = perform_ask_busy,
 };
 
 void perform_effects(struct daemon *daemon)
 {
+	keeper_look(daemon);
 	for (size_t i = 0; i < daemon->effects.n; i++) {
 		const struct effect effect = daemon->effects.items[i]; /* the list may move while it is carried out */
 		performers[effect.kind](daemon, &effect);

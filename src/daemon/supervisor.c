@@ -1,7 +1,8 @@
 /*
- * What a supervisor asks for and offers: readiness by sd_notify(3), sockets by sd_listen_fds(3), journald's own log
- * format. The protocols are stable and small, so libsystemd is not needed for them.
+ * What a supervisor asks for and offers: readiness and signs of life by sd_notify(3), sockets by sd_listen_fds(3),
+ * journald's own log format. The protocols are stable and small, so libsystemd is not needed for them.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -15,22 +16,55 @@
 
 #define LISTEN_FDS_START 3 /* sd_listen_fds(3) */
 
-void supervisor_notify(const char *state)
+/* A supervisor that does not listen is its own problem; what is full now may have room soon. */
+static bool is_final(int error)
+{
+	static const int passing[] = { EAGAIN, ENOBUFS, ENOMEM, EMFILE, ENFILE, EINTR };
+	for (size_t i = 0; i < ARRAY_SIZE(passing); i++)
+		if (error == passing[i])
+			return false;
+	return true;
+}
+
+bool supervisor_notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (path == NULL || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(address.sun_path))
-		return;
+		return true;
 	size_t length = strlen(path);
 	memcpy(address.sun_path, path, length);
 	if (path[0] == '@')
 		address.sun_path[0] = '\0';
 	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return;
+		return is_final(errno);
 	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
-	ssize_t ignored = sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&address, size);
-	(void)ignored; /* a supervisor that does not listen is its own problem */
+	/* Once its queue is full, waiting for it would be our problem. */
+	ssize_t n =
+		sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (const struct sockaddr *)&address, size);
+	return n >= 0 || is_final(errno);
+}
+
+/* Digits alone; what is anything else is 0. */
+static uint64_t parse_number(const char *text)
+{
+	char *end;
+	errno = 0;
+	unsigned long long number = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
+	return number > 0 && errno == 0 && *end == '\0' ? number : 0;
+}
+
+uint64_t supervisor_watchdog_ms(void)
+{
+	const char *pid = getenv("WATCHDOG_PID");
+	const char *usec = getenv("WATCHDOG_USEC");
+	if (usec == NULL || (pid != NULL && parse_number(pid) != (uint64_t)getpid()))
+		return 0;
+	uint64_t period = parse_number(usec);
+	if (period == 0)
+		return 0;
+	return period / 2000 > 0 ? period / 2000 : 1;
 }
 
 int supervisor_take_socket(void)

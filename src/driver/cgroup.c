@@ -28,13 +28,18 @@ struct cgroup {
 };
 
 /* mountinfo writes space, tab, newline and backslash as \ooo. */
+static bool is_escape(const char *text)
+{
+	return text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] >= '0' && text[2] <= '7' &&
+		text[3] >= '0' && text[3] <= '7';
+}
+
 static void unescape(char *text)
 {
 	char *to = text;
 	for (const char *from = text; *from != '\0'; to++) {
-		unsigned code;
-		if (*from == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-			*to = (char)code;
+		if (is_escape(from)) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
 			from += 4;
 		} else {
 			*to = *from++;
@@ -212,6 +217,12 @@ int cgroup_populated(const struct cgroup *cgroup)
 	return fd < 0 ? fd : cgroup_read_populated(fd);
 }
 
+/* It was removed meanwhile. Everything else hides who is in there. */
+static int not_gone(int error)
+{
+	return error == ENOENT || error == ENODEV ? 0 : -error;
+}
+
 /* Calls `visit` for each cgroup below (deepest first) and for the one itself. Takes `fd`. */
 static int walk(int fd, unsigned depth, int (*visit)(int fd, const char *child, void *context), void *context)
 {
@@ -227,10 +238,8 @@ static int walk(int fd, unsigned depth, int (*visit)(int fd, const char *child, 
 		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
 			continue;
 		int child = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (child < 0)
-			continue;
-		r = walk(child, depth + 1, visit, context);
-		if (r == 0)
+		r = child < 0 ? not_gone(errno) : walk(child, depth + 1, visit, context);
+		if (r == 0 && child >= 0)
 			r = visit(dirfd(dir), entry->d_name, context);
 	}
 	return r;
@@ -244,7 +253,7 @@ static int list_one(int fd, const char *child, void *context)
 	snprintf(name, sizeof(name), "%s/cgroup.procs", child);
 	CLEANUP_CLOSE int procs = openat(fd, name, O_RDONLY | O_CLOEXEC);
 	if (procs < 0)
-		return 0;
+		return not_gone(errno);
 	CLEANUP_FCLOSE FILE *file = fdopen(procs, "r");
 	if (file == NULL)
 		return -errno;
@@ -263,12 +272,14 @@ static int remove_one(int fd, const char *child, void *context)
 	return 0;
 }
 
+/* Who cannot be looked at may live. */
 static void keep_alive(struct pid_list *list)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < list->n; i++) {
 		struct proc_stat stat;
-		if (proc_read_stat(list->items[i], &stat) == 0 && proc_is_alive(&stat))
+		int r = proc_read_stat(list->items[i], &stat);
+		if (r == 0 ? proc_is_alive(&stat) : r != -ESRCH)
 			list->items[n++] = list->items[i];
 	}
 	list->n = n;
@@ -322,13 +333,16 @@ static int signal_one(const struct cgroup *cgroup, pid_t pid, int signal)
 	return process_signal(fd, signal);
 }
 
-void cgroup_signal(const struct cgroup *cgroup, int signal)
+int cgroup_signal(const struct cgroup *cgroup, int signal)
 {
 	CLEANUP(pid_list_finish) struct pid_list list = { 0 };
-	if (cgroup_list(cgroup, &list) < 0)
-		return;
-	for (size_t i = 0; i < list.n; i++)
-		signal_one(cgroup, list.items[i], signal);
+	int r = cgroup_list(cgroup, &list);
+	for (size_t i = 0; i < list.n; i++) {
+		int one = signal_one(cgroup, list.items[i], signal);
+		if (one < 0 && one != -ESRCH)
+			r = one;
+	}
+	return r;
 }
 
 static bool kill_by_file(const struct cgroup *cgroup)

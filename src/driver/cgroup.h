@@ -52,8 +52,8 @@ int cgroup_list(const struct cgroup *cgroup, struct pid_list *ret_list);
 
 bool cgroup_has(const struct cgroup *cgroup, pid_t pid);
 
-/* Signals everybody in it. */
-void cgroup_signal(const struct cgroup *cgroup, int signal);
+/* Signals everybody in it. Negative: it could not be looked into, and some were not signalled. */
+int cgroup_signal(const struct cgroup *cgroup, int signal);
 
 /* Kills everybody in it, those included who are being born. */
 void cgroup_kill(const struct cgroup *cgroup);

@@ -11,10 +11,18 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "driver/spawn.h"
 
 #define SANE_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define PASSWD_BUFFER_MAX (1024 * 1024)
 #define GROUPS_MAX 65536
+
+/* Several ways to say that nobody has that name: getpwnam(3). */
+static int meaning_of_lookup(int code)
+{
+	bool is_absent = code == 0 || code == ENOENT || code == ESRCH || code == EBADF || code == EPERM;
+	return is_absent ? ENOENT : code;
+}
 
 static int lookup(const char *user, struct passwd *entry, char **ret_buffer)
 {
@@ -34,9 +42,9 @@ static int lookup(const char *user, struct passwd *entry, char **ret_buffer)
 		}
 		free(buffer);
 		if (r != ERANGE)
-			return -ENOENT;
+			return -meaning_of_lookup(r);
 	}
-	return -ENOENT;
+	return -E2BIG;
 }
 
 static int find_groups(struct account *account)
@@ -70,8 +78,9 @@ static int fill_account(const char *user, struct account *account, struct error 
 	CLEANUP_FREE char *buffer = NULL;
 	struct passwd entry;
 	int r = lookup(user, &entry, &buffer);
-	if (r == -ENOMEM)
-		return r;
+	if (r < 0 && r != -ENOENT)
+		return error_set(err, r, "cannot look up user \"%s\": %s%s", user != NULL ? user : "", strerror(-r),
+			spawn_remedy(-r));
 	if (r < 0 && user != NULL)
 		return error_set(err, r, "user \"%s\" does not exist; create it or correct process.user", user);
 	account->uid = r < 0 ? geteuid() : entry.pw_uid;
@@ -84,22 +93,21 @@ static int fill_account(const char *user, struct account *account, struct error 
 			user);
 	account->change = user != NULL && geteuid() == 0;
 	r = copy_names(account, entry.pw_name, entry.pw_dir, entry.pw_shell);
-	return r == 0 && account->change ? find_groups(account) : r;
+	if (r == 0 && account->change)
+		r = find_groups(account);
+	return r < 0 ? error_set(err, r, "cannot look up user \"%s\" and its groups: %s", entry.pw_name, strerror(-r))
+		     : 0;
 }
 
 int account_find(const char *user, struct account *ret_account, struct error *err)
 {
 	struct account account = { 0 };
 	int r = fill_account(user, &account, err);
-	if (r < 0) {
+	if (r < 0)
 		account_finish(&account);
-		if (r == -ENOMEM || r == -E2BIG)
-			return error_set(
-				err, r, "cannot look up user \"%s\": %s", user != NULL ? user : "", strerror(-r));
-		return r;
-	}
-	*ret_account = account;
-	return 0;
+	else
+		*ret_account = account;
+	return r;
 }
 
 void account_finish(struct account *account)
@@ -142,22 +150,22 @@ static int put_pair(char **environment, const char *name, const char *value)
 }
 
 static int make_environment(const struct driver_environment *environment, const struct service_config *config,
-	const char *gpu_ids, struct command *command)
+	const struct command_options *options, struct command *command)
 {
 	const struct string_list *own = &config->process.environment;
 	const char *lang = getenv("LANG");
 	struct {
 		const char *name, *value;
 	} base[] = {
-		{ "GPUMGR_SERVICE", config->name },
+		{ "GPUMGR_SERVICE", options->is_probe ? NULL : config->name },
 		{ "PATH", SANE_PATH },
 		{ "LANG", lang != NULL && *lang != '\0' ? lang : "C.UTF-8" },
 		{ "HOME", command->account.home },
 		{ "USER", command->account.name },
 		{ "LOGNAME", command->account.name },
 		{ "SHELL", command->account.shell },
-		{ "CUDA_VISIBLE_DEVICES", gpu_ids },
-		{ "GPUMGR_SIM_DIR", environment->sim_dir },
+		{ "CUDA_VISIBLE_DEVICES", options->gpu_ids },
+		{ "GPUMGR_SIM_DIR", options->is_probe ? NULL : environment->sim_dir },
 	};
 	command->environment = calloc(ARRAY_SIZE(base) + own->n + 1, sizeof(char *));
 	int r = command->environment != NULL ? 0 : -ENOMEM;
@@ -226,9 +234,7 @@ static int resolve(struct command *command, struct error *err)
 		const char *path = environment_value(command->environment, "PATH");
 		int r = search_path(name, path != NULL ? path : "", &command->path);
 		if (r == -ENOENT)
-			return error_set(err, r,
-				"command \"%s\" is in no folder of PATH (%s); write its whole path into "
-				"process.command",
+			return error_set(err, r, "command \"%s\" is in no folder of PATH (%s); write its whole path",
 				name, path != NULL ? path : "");
 		if (r < 0)
 			return r;
@@ -245,8 +251,9 @@ static int resolve(struct command *command, struct error *err)
 }
 
 int command_prepare(const struct driver_environment *environment, const struct service_config *config,
-	const struct string_list *words, const char *gpu_ids, struct command *ret_command, struct error *err)
+	const struct command_options *options, struct command *ret_command, struct error *err)
 {
+	const struct string_list *words = options->words;
 	struct command command = {
 		.directory = config->process.directory != NULL ? config->process.directory : "/",
 	};
@@ -254,9 +261,9 @@ int command_prepare(const struct driver_environment *environment, const struct s
 		return error_set(err, -EINVAL, "no command to run; set process.command");
 	int r = account_find(config->process.user, &command.account, err);
 	if (r == 0)
-		r = make_argv(words, config->process.shell, &command);
+		r = make_argv(words, options->shell, &command);
 	if (r == 0)
-		r = make_environment(environment, config, gpu_ids, &command);
+		r = make_environment(environment, config, options, &command);
 	if (r == 0)
 		r = resolve(&command, err);
 	if (r < 0) {

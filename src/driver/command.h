@@ -4,7 +4,7 @@
  *
  * A service inherits nothing from the daemon's environment but LANG. It gets PATH, HOME, USER, LOGNAME and SHELL of
  * its user, GPUMGR_SERVICE, CUDA_VISIBLE_DEVICES (which GPUs), GPUMGR_SIM_DIR (with the simulated GPU), and then what
- * the configuration says, which wins.
+ * the configuration says, which wins. A probe of it gets the same but for the last three before that.
  */
 #pragma once
 
@@ -38,9 +38,17 @@ struct command {
 	struct account account;
 };
 
-/* `words` is `command` or `stop_command` of the configuration. A message tells what is wrong with it. */
+struct command_options {
+	const struct string_list
+		*words; /* `command` or `stop_command` of the service, or the command of a probe of it */
+	bool shell; /* one text for /bin/sh */
+	bool is_probe; /* not one of the service's processes: without the mark by which those are known */
+	const char *gpu_ids; /* NULL: CUDA_VISIBLE_DEVICES is left out */
+};
+
+/* A message tells what is wrong with it. */
 int command_prepare(const struct driver_environment *environment, const struct service_config *config,
-	const struct string_list *words, const char *gpu_ids, struct command *ret_command, struct error *err);
+	const struct command_options *options, struct command *ret_command, struct error *err);
 void command_finish(struct command *command);
 
 /* "GPUMGR_SERVICE=NAME": what marks the processes of a service. The caller frees it. */

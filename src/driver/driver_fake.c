@@ -59,7 +59,13 @@ static void fake_find(struct driver_service *service, bool healthy)
 	fake->calls.last_healthy = healthy;
 	bool alive = fake->alive || fake->script.found_alive;
 	pid_t pid = fake->alive ? fake->pid : fake->script.found_pid;
-	reports_add(&fake->reports, REPORT_FOUND, 0, alive, alive ? pid : 0, NULL);
+	reports_push(&fake->reports,
+		&(struct report){
+			.kind = REPORT_FOUND,
+			.alive = alive,
+			.pid = alive ? pid : 0,
+			.external = !fake->alive && fake->script.found_external,
+		});
 }
 
 static void fake_adopt(struct driver_service *service, uint64_t run, pid_t pid)
@@ -79,7 +85,13 @@ static void fake_start(struct driver_service *service, uint64_t run, const char 
 	fake->run = run;
 	fake->pid = FIRST_PID + (pid_t)service->index;
 	if (fake->script.start_failure != NULL) {
-		report(fake, REPORT_START_FAILED, fake->script.start_failure);
+		reports_push(&fake->reports,
+			&(struct report){
+				.kind = REPORT_START_FAILED,
+				.run = run,
+				.failure = fake->script.failure,
+				.text = fake->script.start_failure,
+			});
 		return;
 	}
 	fake->alive = true;
@@ -114,6 +126,27 @@ static bool fake_owns(struct driver_service *service, pid_t pid)
 		if (fake->script.owns[i] == pid)
 			return true;
 	return fake->pid == pid;
+}
+
+static void fake_check(struct driver_service *service, uint64_t run)
+{
+	struct fake *fake = fake_of(service);
+	const char *text = fake->script.unhealthy;
+	fake->calls.checks++;
+	reports_add(&fake->reports, REPORT_HEALTH, run, text == NULL, 0, text);
+}
+
+static bool fake_get_address(struct driver_service *service, char *buffer, size_t size)
+{
+	const struct fake *fake = fake_of(service);
+	if (fake->script.address == NULL)
+		return false;
+	return (size_t)snprintf(buffer, size, "%s", fake->script.address) < size;
+}
+
+void fake_driver_change(struct driver_service *service)
+{
+	report(fake_of(service), REPORT_CHANGED, NULL);
 }
 
 struct fake_script *fake_driver_script(struct driver_service *service)
@@ -164,4 +197,6 @@ const struct driver_ops fake_driver = {
 	.start = fake_start,
 	.stop = fake_stop,
 	.owns = fake_owns,
+	.check = fake_check,
+	.get_address = fake_get_address,
 };

@@ -13,27 +13,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "net/host_port.h"
 
 static void cleanup_ifaddrs(struct ifaddrs **addresses)
 {
 	if (*addresses != NULL)
 		freeifaddrs(*addresses);
-}
-
-static int parse_port(const char *text, size_t length, uint16_t *ret_port)
-{
-	unsigned port = 0;
-	if (length == 0 || length > 5)
-		return -EINVAL;
-	for (size_t i = 0; i < length; i++) {
-		if (text[i] < '0' || text[i] > '9')
-			return -EINVAL;
-		port = port * 10 + (unsigned)(text[i] - '0');
-	}
-	if (port == 0 || port > 65535)
-		return -EINVAL;
-	*ret_port = (uint16_t)port;
-	return 0;
 }
 
 int endpoint_split(const char *address, char *host, size_t size, uint16_t *ret_port)
@@ -48,25 +33,10 @@ int endpoint_split(const char *address, char *host, size_t size, uint16_t *ret_p
 	}
 	size_t length = strcspn(address, "/?#");
 	const char *at = memrchr(address, '@', length);
-	const char *start = at != NULL ? at + 1 : address, *end = address + length;
-	const char *host_end;
-	if (*start == '[') {
-		start++;
-		host_end = memchr(start, ']', (size_t)(end - start));
-		if (host_end == NULL)
-			return -EINVAL;
-	} else {
-		host_end = start + strcspn(start, ":/?#");
-	}
-	const char *after = *host_end == ']' ? host_end + 1 : host_end;
-	if (host_end == start || (size_t)(host_end - start) >= size)
+	const char *start = at != NULL ? at + 1 : address;
+	int r = host_port_split(start, length - (size_t)(start - address), host, size, &port);
+	if (r < 0 || port == 0)
 		return -EINVAL;
-	if (after < end && (*after != ':' || parse_port(after + 1, (size_t)(end - after - 1), &port) < 0))
-		return -EINVAL;
-	if (port == 0)
-		return -EINVAL;
-	memcpy(host, start, (size_t)(host_end - start));
-	host[host_end - start] = '\0';
 	*ret_port = port;
 	return 0;
 }

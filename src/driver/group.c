@@ -23,6 +23,7 @@
 
 #define KILL_PASSES 16
 #define ANCESTORS_MAX 64
+#define AGAIN_MS 200 /* between looks while nobody can tell who is left */
 
 struct member {
 	struct group *group;
@@ -44,6 +45,7 @@ struct group {
 	pid_t session;
 	struct group_listener listener;
 	struct member *members;
+	bool is_blind; /* without a cgroup: the last look may have missed somebody */
 	bool killing;
 };
 
@@ -126,9 +128,12 @@ static int add_member(struct group *group, pid_t pid, int pidfd, bool added)
 		close(pidfd);
 		return -ENOMEM;
 	}
-	proc_read_stat(pid, &stat);
+	int r = proc_read_stat(pid, &stat);
 	*member = (struct member){ .group = group, .pid = pid, .start_ticks = stat.start_ticks, .added = added };
-	int r = fd_watch_create(group->loop, pidfd, UV_READABLE, handle_member, member, &member->watch);
+	if (r == 0 || r == -ESRCH)
+		r = fd_watch_create(group->loop, pidfd, UV_READABLE, handle_member, member, &member->watch);
+	else
+		close(pidfd);
 	if (r < 0) {
 		free(member);
 		return r;
@@ -140,16 +145,17 @@ static int add_member(struct group *group, pid_t pid, int pidfd, bool added)
 	return 1;
 }
 
-/* 1: a new member, if the PID still is that of the process that was seen. */
+/* 1: a new member, if the PID still is that of the process that was seen; -ESRCH: it is not. */
 static int add_seen(struct group *group, const struct proc_stat *seen)
 {
 	struct proc_stat stat;
 	int pidfd = process_open(seen->pid);
 	if (pidfd < 0)
-		return 0;
-	if (proc_read_stat(seen->pid, &stat) < 0 || stat.start_ticks != seen->start_ticks) {
+		return pidfd;
+	int r = proc_read_stat(seen->pid, &stat);
+	if (r < 0 || stat.start_ticks != seen->start_ticks) {
 		close(pidfd);
-		return 0;
+		return r < 0 ? r : -ESRCH;
 	}
 	return add_member(group, seen->pid, pidfd, false);
 }
@@ -229,10 +235,13 @@ static bool add_marked(struct group *group, const struct proc_list *list, const 
 		in_session |= list->items[i].session == group->session;
 		if (find_member(group, list->items[i].pid) != NULL)
 			continue;
-		if (proc_is_alive(&list->items[i]))
-			any_new |= add_seen(group, &list->items[i]) > 0;
-		else
+		if (!proc_is_alive(&list->items[i])) {
 			reap_orphan(list->items[i].pid);
+			continue;
+		}
+		int r = add_seen(group, &list->items[i]);
+		any_new |= r > 0;
+		group->is_blind |= r < 0 && r != -ESRCH;
 	}
 	/* With its last process the number of the session is free for a stranger's. */
 	if (!in_session && find_member(group, group->session) == NULL)
@@ -244,12 +253,14 @@ static bool add_marked(struct group *group, const struct proc_list *list, const 
 static bool scan(struct group *group)
 {
 	struct proc_list list;
+	group->is_blind = true;
 	if (proc_list_all(&list) < 0)
 		return false;
 	CLEANUP_FREE struct proc_stat *items = list.items;
 	CLEANUP_FREE bool *in = calloc(list.n + 1, sizeof(*in));
 	if (in == NULL || list.n == 0)
 		return false;
+	group->is_blind = false;
 	qsort(list.items, list.n, sizeof(*list.items), compare_stats);
 	for (size_t i = 0; i < list.n; i++) {
 		const struct member *member = find_member(group, items[i].pid);
@@ -269,17 +280,26 @@ static bool look(struct group *group)
 	return group->cgroup != NULL ? adopt_orphans(group) : scan(group);
 }
 
-static bool is_empty(const struct group *group)
+/* 1: somebody lives; 0: nobody. Negative: there is no telling now. */
+static int is_populated(const struct group *group)
 {
 	if (any_lives(group))
-		return false;
-	return group->cgroup == NULL || cgroup_populated(group->cgroup) <= 0;
+		return 1;
+	if (group->cgroup != NULL)
+		return cgroup_read_populated(fd_watch_fd(group->events));
+	return group->is_blind ? -EAGAIN : 0;
 }
 
+static void handle_later(uv_timer_t *timer);
+
+/* An error is no end: who may still hold a card must not be thought gone. */
 static void finish_if_empty(struct group *group)
 {
-	if (is_empty(group))
+	int populated = is_populated(group);
+	if (populated == 0)
 		group->listener.handle_empty(group->listener.context);
+	else if (populated < 0)
+		uv_timer_start(group->later, handle_later, AGAIN_MS, 0);
 }
 
 static void look_and_finish(struct group *group)
@@ -393,11 +413,11 @@ bool group_is_alive(struct group *group)
 {
 	if (group->cgroup == NULL) {
 		scan(group);
-		return any_lives(group);
+		return is_populated(group) != 0;
 	}
 	CLEANUP(pid_list_finish) struct pid_list list = { 0 };
 	/* Better than `populated`, which lags behind for a process that is on its way out. */
-	return cgroup_list(group->cgroup, &list) == 0 && list.n > 0;
+	return cgroup_list(group->cgroup, &list) == 0 ? list.n > 0 : is_populated(group) != 0;
 }
 
 static void keep_first(pid_t pid, struct proc_stat *first)
@@ -432,9 +452,8 @@ static void signal_members(struct group *group, int signal)
 
 static void signal_all(struct group *group, int signal)
 {
-	if (group->cgroup != NULL)
-		cgroup_signal(group->cgroup, signal);
-	else
+	/* Without a descriptor to look into the cgroup, those whom we watch are better than nobody. */
+	if (group->cgroup == NULL || cgroup_signal(group->cgroup, signal) < 0)
 		signal_members(group, signal);
 }
 

@@ -53,7 +53,7 @@ struct group *group_destroy(struct group *group);
 /* Takes `pidfd` in any case. Its end will be told, also when it was a member already. */
 int group_add(struct group *group, pid_t pid, int pidfd);
 
-/* Whether anybody lives; looks now. */
+/* Whether anybody lives, or may live since there is no telling; looks now. */
 bool group_is_alive(struct group *group);
 
 /* Who started first among those who live; 0: nobody. */

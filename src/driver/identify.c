@@ -23,12 +23,15 @@
 /* A start time is cut to a clock tick and a file's time to a jiffy: so much may they disagree. */
 #define CLOCK_SLACK_S 0.02
 
-static bool may_signal(uid_t writer, pid_t pid)
+static bool is_of_user(pid_t pid, uid_t uid)
 {
 	uid_t real, effective;
-	if (writer == 0 || writer == geteuid())
-		return true;
-	return proc_read_users(pid, &real, &effective) == 0 && real == writer && effective == writer;
+	return proc_read_users(pid, &real, &effective) == 0 && real == uid && effective == uid;
+}
+
+static bool may_signal(uid_t writer, pid_t pid)
+{
+	return writer == 0 || writer == geteuid() || is_of_user(pid, writer);
 }
 
 /* A PID with white space around it, and nothing else. */
@@ -43,7 +46,7 @@ static pid_t parse_pid(const char *text)
 static int read_pid_file(const char *path, pid_t *ret_pid, struct stat *ret_status, struct error *err)
 {
 	char text[64];
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return error_set(err, -ESRCH, "pid_file %s cannot be read: %s", path, strerror(errno));
 	if (fstat(fd, ret_status) < 0 || !S_ISREG(ret_status->st_mode))
@@ -56,7 +59,18 @@ static int read_pid_file(const char *path, pid_t *ret_pid, struct stat *ret_stat
 	return *ret_pid > 0 ? 0 : error_set(err, -ESRCH, "pid_file %s does not hold a PID", path);
 }
 
-int identify_by_pid_file(const char *path, struct proc_stat *ret_stat, struct error *err)
+/* A daemon that is not root has no other user's processes. */
+static int check_user(const char *user, const char *path, pid_t pid, struct error *err)
+{
+	CLEANUP(account_finish) struct account account = { 0 };
+	int r = user != NULL && geteuid() == 0 ? account_find(user, &account, err) : 0;
+	if (r < 0 || !account.change || is_of_user(pid, account.uid))
+		return r;
+	return error_set(err, -ESRCH, "pid_file %s names process %d, which is not of user %s (process.user)", path,
+		(int)pid, account.name);
+}
+
+int identify_by_pid_file(const char *path, const char *user, struct proc_stat *ret_stat, struct error *err)
 {
 	struct stat status;
 	struct proc_stat stat;
@@ -74,6 +88,8 @@ int identify_by_pid_file(const char *path, struct proc_stat *ret_stat, struct er
 	if (!may_signal(status.st_uid, pid))
 		return error_set(err, -ESRCH,
 			"pid_file %s names process %d of another user than the one who owns the file", path, (int)pid);
+	if (check_user(user, path, pid, err) < 0)
+		return -ESRCH;
 	*ret_stat = stat;
 	return 0;
 }
@@ -210,12 +226,6 @@ bool identify_is_command(pid_t pid, const struct command *command)
 	return false;
 }
 
-static bool is_of_user(pid_t pid, uid_t uid)
-{
-	uid_t real, effective;
-	return proc_read_users(pid, &real, &effective) == 0 && real == uid && effective == uid;
-}
-
 /* A start script may wait for what it started: then the ancestor is the service. */
 static int find_command(struct proc_stat stat, const struct command *command, struct proc_stat *ret_stat)
 {
@@ -267,8 +277,9 @@ int identify_by_listener(const struct driver_environment *environment, const str
 		return error_set(err, -ESRCH,
 			"who listens on its port %u cannot be seen: a process of another user, or in a container",
 			endpoint.port);
+	const struct command_options options = { .words = &config->process.command, .shell = config->process.shell };
 	CLEANUP(command_finish) struct command command = { 0 };
-	int r = command_prepare(environment, config, &config->process.command, NULL, &command, err);
+	int r = command_prepare(environment, config, &options, &command, err);
 	if (r < 0)
 		return -EPERM;
 	r = find_command(holder, &command, ret_stat);

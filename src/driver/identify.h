@@ -13,10 +13,12 @@
 
 /*
  * The living process that the pid_file names. It must be older than the file, or it got a recycled PID, and who
- * wrote the file must be somebody who may signal it: root, the daemon, or its own user.
+ * wrote the file must be somebody who may signal it: root, the daemon, or its own user. Who may write into the folder
+ * chooses the file, be it one of root's: so the process must be of `user` too, the service's (NULL: the daemon's own,
+ * or it is proven in another way who it is).
  * -ESRCH: there is none, and `err` says why.
  */
-int identify_by_pid_file(const char *path, struct proc_stat *ret_stat, struct error *err);
+int identify_by_pid_file(const char *path, const char *user, struct proc_stat *ret_stat, struct error *err);
 
 /*
  * The process behind the listener on the service's health port: the listener or an ancestor of it that runs under

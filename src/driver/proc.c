@@ -46,7 +46,8 @@ static ssize_t read_fd(int fd, char *buffer, size_t size)
 
 ssize_t proc_read_file(const char *path, char *buffer, size_t size)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	/* In the place of a file of a service's user there may be a FIFO: then it must not be waited for a writer. */
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return vanished(errno);
 	return read_fd(fd, buffer, size);
@@ -101,10 +102,13 @@ bool proc_is_older(const struct proc_stat *a, const struct proc_stat *b)
 	return a->start_ticks != b->start_ticks ? a->start_ticks < b->start_ticks : a->pid < b->pid;
 }
 
-bool proc_is_still(pid_t pid, uint64_t start_ticks)
+int proc_check_still(pid_t pid, uint64_t start_ticks)
 {
 	struct proc_stat stat;
-	return proc_read_stat(pid, &stat) == 0 && stat.start_ticks == start_ticks && proc_is_alive(&stat);
+	int r = proc_read_stat(pid, &stat);
+	if (r < 0)
+		return r;
+	return stat.start_ticks == start_ticks && proc_is_alive(&stat) ? 0 : -ESRCH;
 }
 
 int pid_list_add(struct pid_list *list, pid_t pid)
@@ -149,6 +153,12 @@ static int list_pids(struct pid_list *list)
 	return 0;
 }
 
+/* Not the process is the reason, but what this one may have. */
+static bool is_shortage(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
 int proc_list_all(struct proc_list *ret_list)
 {
 	CLEANUP(pid_list_finish) struct pid_list pids = { 0 };
@@ -158,9 +168,14 @@ int proc_list_all(struct proc_list *ret_list)
 	struct proc_list list = { .items = calloc(pids.n + 1, sizeof(*list.items)) };
 	if (list.items == NULL)
 		return -ENOMEM;
-	for (size_t i = 0; i < pids.n; i++)
-		if (proc_read_stat(pids.items[i], &list.items[list.n]) == 0)
-			list.n++;
+	for (size_t i = 0; i < pids.n && !is_shortage(r); i++) {
+		r = proc_read_stat(pids.items[i], &list.items[list.n]);
+		list.n += r == 0;
+	}
+	if (is_shortage(r)) {
+		free(list.items);
+		return r;
+	}
 	*ret_list = list;
 	return 0;
 }
@@ -332,7 +347,8 @@ int process_signal_exactly(pid_t pid, uint64_t start_ticks, int signal)
 	CLEANUP_CLOSE int fd = process_open(pid);
 	if (fd < 0)
 		return fd;
-	if (!proc_is_still(pid, start_ticks))
-		return -ESRCH;
+	int r = proc_check_still(pid, start_ticks);
+	if (r < 0)
+		return r;
 	return process_signal(fd, signal);
 }

@@ -42,10 +42,13 @@ bool proc_is_alive(const struct proc_stat *stat);
 /* Whether `a` began before `b`. Within one clock tick the smaller PID counts as the earlier one. */
 bool proc_is_older(const struct proc_stat *a, const struct proc_stat *b);
 
-/* The process still is the one that started then, and is alive. */
-bool proc_is_still(pid_t pid, uint64_t start_ticks);
+/* 0: the process still is the one that started then, and is alive. -ESRCH: it is not. Else there is no telling. */
+int proc_check_still(pid_t pid, uint64_t start_ticks);
 
-/* Every process of the host that can be seen, in the order of /proc. The caller frees `items`. */
+/*
+ * Every process of the host that can be seen, in the order of /proc. The caller frees `items`. A negative errno when
+ * descriptors or memory were missing for one of them: a list that seems whole and is not hides who lives.
+ */
 int proc_list_all(struct proc_list *ret_list);
 
 /* The children of this process. The caller frees `items`. */

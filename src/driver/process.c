@@ -116,6 +116,9 @@ static void handle_tick(uv_timer_t *timer)
 {
 	struct process *process = timer->data;
 	bool in_a_hurry = rotate_running(process);
+	if (process->run != NULL && process->run->is_unwatched)
+		process_adopt_again(process->run);
+	in_a_hurry |= process->run != NULL && process->run->is_unwatched;
 	if (orphans_look(&process->orphans, uv_now(timer->loop)) > 0 || process->run != NULL)
 		start_tick(process, in_a_hurry ? HURRY_MS : TICK_MS);
 	if (process->run != NULL && process->run->group != NULL)
@@ -140,22 +143,21 @@ void process_log_note(struct process *process, const char *text)
 		dprintf(fd, "gpumgrd: %s\n", text);
 }
 
-struct run *process_run_create(struct process *process, uint64_t number)
+struct run *process_run_begin(struct process *process, uint64_t number)
 {
-	struct run *run = calloc(1, sizeof(*run));
-	if (run == NULL)
-		return NULL;
-	run->process = process;
-	run->number = number;
-	run->stop_result = -1;
-	run->log_offset = log_file_size(process->log_path);
-	process->run = run;
+	process->run = &process->only_run;
+	*process->run = (struct run){
+		.process = process,
+		.number = number,
+		.stop_result = -1,
+		.log_offset = log_file_size(process->log_path),
+	};
 	start_tick(process, HURRY_MS);
-	return run;
+	return process->run;
 }
 
 /* Lets go of everything, touches no process. */
-static void free_run(struct run *run)
+static void finish_run(struct run *run)
 {
 	run->process->run = NULL;
 	uv_timer_stop(&run->process->port_timer);
@@ -167,12 +169,12 @@ static void free_run(struct run *run)
 	if (run->stop_result >= 0)
 		close(run->stop_result);
 	free(run->gpu_ids);
-	free(run);
 }
 
 void process_run_end(struct run *run, enum report_kind kind, const char *text)
 {
 	struct process *process = run->process;
+	process->seen_absent = true;
 	reports_add(&process->reports, kind, run->number, false, run->main_pid, text);
 	if (run->cgroup != NULL)
 		cgroup_remove(run->cgroup);
@@ -180,7 +182,7 @@ void process_run_end(struct run *run, enum report_kind kind, const char *text)
 	if (run->has_record || run->stage == RUN_ALIVE)
 		record_remove(process->record_path);
 	rotate_idle(process);
-	free_run(run);
+	finish_run(run);
 }
 
 /* What happened, and, unless it was asked to end, the last it had to say. The caller frees it. */
@@ -205,7 +207,8 @@ static void choose_main(struct run *run)
 	struct process *process = run->process;
 	const char *pid_file = process->config->process.pid_file;
 	struct proc_stat stat = { 0 };
-	if (pid_file == NULL || identify_by_pid_file(pid_file, &stat, NULL) < 0 || !group_owns(run->group, stat.pid))
+	if (pid_file == NULL || identify_by_pid_file(pid_file, NULL, &stat, NULL) < 0 ||
+		!group_owns(run->group, stat.pid))
 		stat.pid = group_first(run->group);
 	int pidfd = stat.pid > 0 ? process_open(stat.pid) : -ESRCH;
 	if (pidfd < 0 || group_add(run->group, stat.pid, pidfd) < 0)
@@ -334,7 +337,12 @@ int process_spawn(struct run *run, const struct string_list *words, bool in_cgro
 {
 	struct process *process = run->process;
 	CLEANUP(command_finish) struct command command = { 0 };
-	int r = command_prepare(process->environment, process->config, words, run->gpu_ids, &command, err);
+	const struct command_options wanted = {
+		.words = words,
+		.shell = process->config->process.shell,
+		.gpu_ids = run->gpu_ids,
+	};
+	int r = command_prepare(process->environment, process->config, &wanted, &command, err);
 	if (r < 0)
 		return r;
 	CLEANUP_CLOSE int output = log_file_open(process->log_path, err);
@@ -344,7 +352,7 @@ int process_spawn(struct run *run, const struct string_list *words, bool in_cgro
 	CLEANUP_CLOSE int procs = -1;
 	r = open_cgroup(run, in_cgroup, &folder, &procs);
 	if (r < 0)
-		return error_set(err, r, "cannot open the cgroup of the service: %s", strerror(-r));
+		return error_set(err, r, "cannot open the cgroup of the service: %s%s", strerror(-r), spawn_remedy(-r));
 	struct spawn_options options = {
 		.command = &command,
 		.output = output,
@@ -361,22 +369,41 @@ int process_spawn(struct run *run, const struct string_list *words, bool in_cgro
 	return 0;
 }
 
-int process_watch(struct run *run, struct spawned *spawned, bool is_main)
+/* Before it is the program: whenever the daemon dies, no service is left that the next one cannot find. */
+static int note_main(struct run *run, const struct spawned *spawned, struct error *err)
+{
+	const struct process *process = run->process;
+	int r = record_write(process->record_path, spawned->pid, spawned->pid);
+	run->has_record = r == 0;
+	run->main_pid = run->session = spawned->pid;
+	if (r == 0 || spawned->in_cgroup)
+		return 0;
+	return error_set(err, r, "cannot write %s, by which the next gpumgrd would find the service: %s%s",
+		process->record_path, strerror(-r), spawn_remedy(-r));
+}
+
+static int watch(struct run *run, struct spawned *spawned, struct error *err)
 {
 	int r = 0;
 	CLEANUP_CLOSE int pidfd = TAKE_FD(spawned->pidfd);
-	if (is_main) {
-		/* Before it is the program: whenever the daemon dies, no service is left that the next one cannot find.
-		 */
-		run->has_record = record_write(run->process->record_path, spawned->pid, spawned->pid) == 0;
-		run->main_pid = run->session = spawned->pid;
-	}
 	if (run->group == NULL) {
 		struct group_options options = process_group_options(run, spawned->in_cgroup);
 		r = group_create(&options, &run->group);
 	}
 	if (r == 0)
 		r = group_add(run->group, spawned->pid, TAKE_FD(pidfd));
+	if (r < 0)
+		error_set(err, r, "cannot watch the new process: %s%s", strerror(-r), spawn_remedy(-r));
+	return r;
+}
+
+int process_watch(struct run *run, struct spawned *spawned, bool is_main, struct error *err)
+{
+	int r = is_main ? note_main(run, spawned, err) : 0;
+	if (r == 0)
+		r = watch(run, spawned, err);
+	else
+		close(spawned->pidfd);
 	spawn_release(spawned, r == 0);
 	/* Our own child, not reaped yet: the PID is still its own. */
 	if (r < 0) {
@@ -398,23 +425,27 @@ static int start_main(struct run *run, struct error *err)
 {
 	struct spawned spawned = { .pidfd = -1 };
 	make_cgroup(run);
-	if (run->cgroup != NULL && cgroup_populated(run->cgroup) > 0)
+	int r = run->cgroup != NULL ? cgroup_populated(run->cgroup) : 0;
+	if (r > 0)
 		return error_set(err, -EBUSY, "processes of an earlier run are still alive; stop the service first");
-	int r = process_spawn(run, &run->process->config->process.command, true, &run->command, &spawned, err);
+	if (r < 0)
+		return error_set(err, r, "cannot tell whether processes of an earlier run are still alive: %s%s",
+			strerror(-r), spawn_remedy(-r));
+	r = process_spawn(run, &run->process->config->process.command, true, &run->command, &spawned, err);
 	if (r < 0)
 		return r;
 	run->has_identity = true;
-	r = process_watch(run, &spawned, true);
+	r = process_watch(run, &spawned, true, err);
 	if (r < 0) {
 		close(spawned.result);
-		return error_set(err, r, "cannot watch the new process: %s", strerror(-r));
+		return r;
 	}
 	r = fd_watch_create(
 		run->process->environment->loop, spawned.result, UV_READABLE, handle_result, run, &run->result);
 	if (r < 0) {
 		group_kill(run->group);
 		waitpid(run->main_pid, NULL, 0);
-		return error_set(err, r, "cannot watch the new process: %s", strerror(-r));
+		return error_set(err, r, "cannot watch the new process: %s%s", strerror(-r), spawn_remedy(-r));
 	}
 	return 0;
 }
@@ -428,11 +459,7 @@ static void process_start(struct driver_service *service, uint64_t number, const
 		return;
 	}
 	rotate_idle(process);
-	struct run *run = process_run_create(process, number);
-	if (run == NULL) {
-		reports_add(&process->reports, REPORT_START_FAILED, number, false, 0, err.message);
-		return;
-	}
+	struct run *run = process_run_begin(process, number);
 	run->gpu_ids = gpu_ids != NULL ? strdup(gpu_ids) : NULL;
 	if (gpu_ids != NULL && run->gpu_ids == NULL)
 		process_run_end(run, REPORT_START_FAILED, err.message);
@@ -492,7 +519,7 @@ static void process_destroy(struct driver_service *service)
 {
 	struct process *process = (struct process *)service;
 	if (process->run != NULL)
-		free_run(process->run);
+		finish_run(process->run);
 	reports_close(&process->reports, handle_reports_closed);
 	uv_close((uv_handle_t *)&process->tick, handle_timer_closed);
 	uv_close((uv_handle_t *)&process->port_timer, handle_timer_closed);

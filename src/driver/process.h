@@ -22,6 +22,8 @@ struct found {
 	struct proc_stat stat; /* pid 0: somebody answers, nobody knows who */
 	pid_t session; /* that it was started in by an earlier daemon, 0: not known */
 	bool in_cgroup; /* in the folder where a start would put it */
+	bool stopping; /* an earlier daemon had begun to stop it */
+	bool has_record; /* that names it */
 };
 
 enum run_stage {
@@ -38,6 +40,7 @@ struct run {
 	/* Who belongs to it; without identity the stop_command at most. */
 	struct group *group;
 	bool has_identity;
+	bool is_unwatched; /* adopted, but descriptors or memory to watch it with were missing: tried again */
 	bool has_record; /* in the state folder */
 	struct command command; /* until it is known whether it could be executed */
 	struct fd_watch *result;
@@ -76,23 +79,27 @@ struct process {
 	unsigned n_open; /* handles that the loop still holds */
 	bool without_cgroup;
 	bool rotating; /* a thread is at it */
-	struct run *run; /* NULL: nothing runs that we know of */
+	struct run *run; /* `only_run`, or NULL: nothing runs that we know of */
+	struct run only_run; /* in here: what runs is adopted, be there memory or not */
 	struct found found;
+	bool seen_absent; /* or its end was reported: who finds it alive then finds what somebody else started */
 	struct owned_entry owned[OWNED_CACHE_SIZE];
 };
 
 /* process.c */
-struct run *process_run_create(struct process *process, uint64_t number);
-/* The run is over: frees it, tidies up after it, and reports. */
+/* There is none yet. */
+struct run *process_run_begin(struct process *process, uint64_t number);
+/* The run is over: lets go of it, tidies up after it, and reports. */
 void process_run_end(struct run *run, enum report_kind kind, const char *text);
 /* Starts a process of the service; `in_cgroup` says whether into run->cgroup. */
 int process_spawn(struct run *run, const struct string_list *words, bool in_cgroup, struct command *ret_command,
 	struct spawned *ret_spawned, struct error *err);
 /*
- * From now on these are watched, the main one is on record, and the process may become its program. Takes pidfd and
- * gate of `spawned`; on failure the process is dead and reaped.
+ * From now on these are watched, and the process may become its program. The next daemon finds the main one by its
+ * record or, where that cannot be written, by its cgroup; without either it may not run. Takes pidfd and gate of
+ * `spawned`; on failure the process is dead and reaped.
  */
-int process_watch(struct run *run, struct spawned *spawned, bool is_main);
+int process_watch(struct run *run, struct spawned *spawned, bool is_main, struct error *err);
 struct group_options process_group_options(struct run *run, bool in_cgroup);
 /* Appends a line of the daemon's own to the log of the service. */
 void process_log_note(struct process *process, const char *text);
@@ -100,7 +107,11 @@ void process_log_note(struct process *process, const char *text);
 /* find.c */
 void process_find(struct driver_service *service, bool healthy);
 void process_adopt(struct driver_service *service, uint64_t run, pid_t pid);
+/* From now on that is watched as `run`, and on record. -ESRCH: it is gone; another error: it could not be watched now.
+ */
 int process_take_found(struct run *run, const struct found *found);
+/* The same of what is adopted and not watched yet. -ESRCH: the run is over, and that is reported. */
+int process_adopt_again(struct run *run);
 struct cgroup *process_cgroup(const struct process *process);
 
 /* stop.c */

@@ -4,15 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct report {
-	struct report *next;
-	enum report_kind kind;
-	uint64_t run;
-	bool alive;
-	pid_t pid;
-	char *text;
-};
-
 static struct report *take_first(struct reports *reports)
 {
 	struct report *report = reports->first;
@@ -31,13 +22,24 @@ static void deliver(const struct reports *reports, const struct report *report)
 	size_t service = reports->service;
 	switch (report->kind) {
 	case REPORT_FOUND:
-		to->handle_found(to->context, service, report->alive, report->pid);
+		to->handle_found(to->context, service,
+			&(struct driver_sighting){
+				.alive = report->alive,
+				.is_external = report->external,
+				.is_stopping = report->stopping,
+				.is_untold = report->untold,
+				.pid = report->pid,
+				.text = text,
+			});
+		break;
+	case REPORT_CHANGED:
+		to->handle_changed(to->context, service);
 		break;
 	case REPORT_STARTED:
 		to->handle_started(to->context, service, report->run, report->pid);
 		break;
 	case REPORT_START_FAILED:
-		to->handle_start_failed(to->context, service, report->run, text);
+		to->handle_start_failed(to->context, service, report->run, report->failure, text);
 		break;
 	case REPORT_MAIN_PID:
 		if (to->handle_main_pid != NULL)
@@ -47,18 +49,39 @@ static void deliver(const struct reports *reports, const struct report *report)
 		to->handle_leader_ended(to->context, service, report->run, text);
 		break;
 	case REPORT_GONE:
-		to->handle_gone(to->context, service, report->run, text);
+		to->handle_gone(to->context, service, report->run, report->external, text);
+		break;
+	case REPORT_HINDERED:
+		if (to->handle_hindered != NULL)
+			to->handle_hindered(to->context, service, report->run, report->is_over, text);
 		break;
 	case REPORT_STOP_REFUSED:
 		to->handle_stop_refused(to->context, service, report->run, text);
 		break;
+	case REPORT_HEALTH:
+		to->handle_health(to->context, service, report->run, report->alive, text);
+		break;
 	}
 }
 
-static void free_report(struct report *report)
+static struct report *make_report(struct reports *reports)
 {
-	free(report->text);
-	free(report);
+	struct report *report = calloc(1, sizeof(*report));
+	for (size_t i = 0; report == NULL && i < REPORTS_SPARE; i++)
+		if (!reports->spare_used[i]) {
+			reports->spare_used[i] = true;
+			report = &reports->spare[i];
+		}
+	return report;
+}
+
+static void free_report(struct reports *reports, struct report *report)
+{
+	free((char *)report->text);
+	if (report >= reports->spare && report < reports->spare + REPORTS_SPARE)
+		reports->spare_used[report - reports->spare] = false;
+	else
+		free(report);
 }
 
 static void handle_idle(uv_idle_t *idle)
@@ -68,7 +91,7 @@ static void handle_idle(uv_idle_t *idle)
 	/* The listener may close us meanwhile; the memory lasts until the loop has closed the handle. */
 	while (!reports->closing && (report = take_first(reports)) != NULL) {
 		deliver(reports, report);
-		free_report(report);
+		free_report(reports, report);
 	}
 	if (!reports->closing)
 		uv_idle_stop(idle);
@@ -88,7 +111,7 @@ static void handle_close(uv_handle_t *handle)
 	struct reports *reports = handle->data;
 	struct report *report;
 	while ((report = take_first(reports)) != NULL)
-		free_report(report);
+		free_report(reports, report);
 	reports->handle_closed(reports);
 }
 
@@ -99,17 +122,20 @@ void reports_close(struct reports *reports, void (*handle_closed)(struct reports
 	uv_close((uv_handle_t *)&reports->idle, handle_close);
 }
 
+void reports_push(struct reports *reports, const struct report *report)
+{
+	struct report *copy = reports->closing ? NULL : make_report(reports);
+	if (copy == NULL)
+		return;
+	*copy = *report;
+	copy->next = NULL;
+	copy->text = report->text != NULL ? strdup(report->text) : NULL;
+	*reports->last = copy;
+	reports->last = &copy->next;
+	uv_idle_start(&reports->idle, handle_idle);
+}
+
 void reports_add(struct reports *reports, enum report_kind kind, uint64_t run, bool alive, pid_t pid, const char *text)
 {
-	struct report *report = calloc(1, sizeof(*report));
-	if (report == NULL || reports->closing) {
-		free(report);
-		return;
-	}
-	*report = (struct report){
-		.kind = kind, .run = run, .alive = alive, .pid = pid, .text = text != NULL ? strdup(text) : NULL
-	};
-	*reports->last = report;
-	reports->last = &report->next;
-	uv_idle_start(&reports->idle, handle_idle);
+	reports_push(reports, &(struct report){ .kind = kind, .run = run, .alive = alive, .pid = pid, .text = text });
 }

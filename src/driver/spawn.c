@@ -52,12 +52,34 @@ _Noreturn static void give_up(int result, enum spawn_step step)
 	_exit(127);
 }
 
-/* The end of the daemon opens nothing: what it could not note down must not run. */
+/*
+ * Until it is the program the child shares the daemon's descriptors: locks among them would outlive a daemon that is
+ * killed meanwhile, and keep its successor from starting.
+ */
+static void close_others(const struct plan *plan)
+{
+	int keep[] = { 2, plan->input, plan->output, plan->result, plan->gate[0], plan->options->cgroup_procs };
+	size_t n = sizeof(keep) / sizeof(keep[0]);
+	for (size_t i = 1; i < n; i++)
+		for (size_t j = i; j > 0 && keep[j - 1] > keep[j]; j--) {
+			int larger = keep[j - 1];
+			keep[j - 1] = keep[j];
+			keep[j] = larger;
+		}
+	for (size_t i = 0; i < n; i++) {
+		unsigned from = (unsigned)(keep[i] < 2 ? 2 : keep[i]) + 1;
+		unsigned to = i + 1 < n ? (unsigned)keep[i + 1] : UINT_MAX;
+		if (i + 1 == n || keep[i + 1] > (int)from)
+			syscall(SYS_close_range, from, i + 1 < n ? to - 1 : to, 0);
+	}
+}
+
+/* The end of the daemon opens nothing: what it had no time to note down must not run. */
 static void wait_at_gate(const int gate[2])
 {
 	char go;
 	ssize_t n;
-	close(gate[1]);
+	close(gate[1]); /* a kernel before 5.9 has not closed it yet */
 	while ((n = read(gate[0], &go, 1)) < 0 && errno == EINTR)
 		continue;
 	if (n != 1)
@@ -102,6 +124,7 @@ _Noreturn static void run_child(const struct plan *plan)
 	const struct command *command = plan->options->command;
 	sigset_t none;
 	sigemptyset(&none);
+	close_others(plan);
 	wait_at_gate(plan->gate);
 	reset_signals();
 	if (plan->join_cgroup && write(plan->options->cgroup_procs, "0", 1) != 1)
@@ -167,6 +190,28 @@ static pid_t start_child(struct plan *plan, int *ret_pidfd, bool *ret_in_cgroup)
 	return pid >= 0 ? pid : fork_process(ret_pidfd);
 }
 
+const char *spawn_remedy(int error)
+{
+	switch (error) {
+	case EMFILE:
+		return "; raise the limit of open files of gpumgrd (RLIMIT_NOFILE, LimitNOFILE=)";
+	case ENFILE:
+		return "; the whole machine has no file descriptor left (fs.file-max)";
+	case EAGAIN:
+		return "; the limit of processes is reached: raise it (RLIMIT_NPROC, pids.max of the cgroup, "
+		       "TasksMax=), "
+		       "or end some";
+	case ENOMEM:
+		return "; the machine has no memory left";
+	case EROFS:
+		return "; mount that file system writable";
+	case ENOSPC:
+		return "; make room on that file system";
+	default:
+		return "";
+	}
+}
+
 /* Not 0, 1 or 2, which the child is about to replace, even if the daemon was started without them. */
 static int above_standard(int fd)
 {
@@ -179,14 +224,14 @@ int spawn_process(const struct spawn_options *options, struct spawned *ret_spawn
 	int ends[2], gate_ends[2];
 	sigset_t all, before;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
-		return error_set(err, -errno, "cannot make a pipe: %s", strerror(errno));
+		return error_set(err, -errno, "cannot make a pipe: %s%s", strerror(errno), spawn_remedy(errno));
 	CLEANUP_CLOSE int result = ends[0], write_end = ends[1];
 	if (pipe2(gate_ends, O_CLOEXEC) < 0)
-		return error_set(err, -errno, "cannot make a pipe: %s", strerror(errno));
+		return error_set(err, -errno, "cannot make a pipe: %s%s", strerror(errno), spawn_remedy(errno));
 	CLEANUP_CLOSE int gate_read = gate_ends[0], gate = gate_ends[1];
 	CLEANUP_CLOSE int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null < 0)
-		return error_set(err, -errno, "cannot open /dev/null: %s", strerror(errno));
+		return error_set(err, -errno, "cannot open /dev/null: %s%s", strerror(errno), spawn_remedy(errno));
 	CLEANUP_CLOSE int input = above_standard(null), output = above_standard(options->output);
 	CLEANUP_CLOSE int report = above_standard(write_end);
 	if (input < 0 || output < 0 || report < 0)
@@ -209,12 +254,12 @@ int spawn_process(const struct spawn_options *options, struct spawned *ret_spawn
 	int error = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (pid < 0)
-		return error_set(err, -error, "cannot start a process: %s", strerror(error));
+		return error_set(err, -error, "cannot start a process: %s%s", strerror(error), spawn_remedy(error));
 	if (pidfd < 0) {
 		/* Our own child, not reaped yet: the PID is still its own. */
 		kill(pid, SIGKILL);
 		waitpid(pid, NULL, 0);
-		return error_set(err, pidfd, "cannot watch a process: %s", strerror(-pidfd));
+		return error_set(err, pidfd, "cannot watch a process: %s%s", strerror(-pidfd), spawn_remedy(-pidfd));
 	}
 	*ret_spawned = (struct spawned){
 		.pid = pid,

@@ -61,3 +61,6 @@ enum spawn_result spawn_read_result(int result, struct spawn_failure *ret_failur
 
 /* Says in words what failed and what would help; returns a negative errno. */
 int spawn_explain(const struct spawn_failure *failure, const struct command *command, struct error *err);
+
+/* What helps against an error of the system that is about its limits: "; raise ...", or "". */
+const char *spawn_remedy(int error);

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "driver/identify.h"
 #include "driver/process.h"
+#include "driver/record.h"
 
 #define PORT_WAIT_FIRST_MS 10
 #define PORT_WAIT_MAX_MS 250
@@ -33,7 +34,7 @@ static int run_stop_command(struct run *run)
 	if (r == 0) {
 		run->stop_pid = spawned.pid;
 		run->stop_result = spawned.result;
-		r = process_watch(run, &spawned, false);
+		r = process_watch(run, &spawned, false, &err);
 	}
 	if (r < 0) {
 		run->stop_pid = 0;
@@ -100,15 +101,18 @@ static void stop_by_identity(struct run *run)
 	struct error err = { "" }, why_not_file = { "" };
 	int r = -ESRCH;
 	if (config->pid_file != NULL)
-		r = identify_by_pid_file(config->pid_file, &found.stat, &why_not_file);
+		r = identify_by_pid_file(config->pid_file, config->user, &found.stat, &why_not_file);
 	if (r < 0)
 		r = identify_by_listener(process->environment, process->config, &found.stat, &err);
 	if (r < 0 && nobody_listens(process)) {
 		process_run_end(run, REPORT_GONE, "ended: nobody listens on its port any more");
 		return;
 	}
-	if (r == 0)
+	if (r == 0) {
 		r = process_take_found(run, &found);
+		if (r < 0)
+			error_set(&err, r, "it cannot be watched: %s%s", strerror(-r), spawn_remedy(-r));
+	}
 	if (r < 0) {
 		error_prefix(&err, r, "%s%s", why_not_file.message, why_not_file.message[0] != '\0' ? "; " : "");
 		refuse(run, err.message);
@@ -159,13 +163,28 @@ static void stop_gently(struct run *run)
 		stop_by_identity(run);
 }
 
+/* Who it is, is known, but its group is not at hand to be signalled. */
+static void refuse_for_now(struct run *run, int r)
+{
+	struct error err;
+	error_set(&err, r, "it cannot be signalled now: %s%s", strerror(-r), spawn_remedy(-r));
+	reports_add(&run->process->reports, REPORT_STOP_REFUSED, run->number, true, run->main_pid, err.message);
+}
+
 void process_stop(struct driver_service *service, bool force)
 {
 	struct process *process = (struct process *)service;
 	struct run *run = process->run;
 	if (run == NULL || (run->stopping && !force))
 		return;
+	int r = run->is_unwatched ? process_adopt_again(run) : 0;
+	if (r < 0) {
+		if (r != -ESRCH)
+			refuse_for_now(run, r);
+		return;
+	}
 	run->stopping = true;
+	record_note_stop(process->record_path); /* whoever finds it after us finishes that */
 	if (!force) {
 		stop_gently(run);
 		return;

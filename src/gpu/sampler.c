@@ -21,6 +21,8 @@
 #include "base/cleanup.h"
 #include "gpu/backend.h"
 #include "gpu/sampler_arguments.h"
+#include "gpu/sampler_news.h"
+#include "gpu/sampler_slots.h"
 #include "gpu/sampler_wire.h"
 
 #define FAST_MS 5
@@ -66,6 +68,8 @@ struct sampler {
 	uint64_t delay_ms; /* for how long it was set */
 	bool is_untold; /* a command did not fit into the socket */
 	uint64_t n_samples;
+	struct sampler_slots slots;
+	struct sampler_news news;
 	struct gpu_sample *last; /* nothing before the first sample */
 	struct gpu_sample *spare;
 };
@@ -379,6 +383,21 @@ static void tell(struct sampler *sampler, enum sampler_command_kind kind, uint32
 	sampler->is_untold = n < 0 && errno == EAGAIN;
 }
 
+/* Its listeners may end the sampler. */
+static void tell_news(struct sampler *sampler, const struct gpu_sample *sample)
+{
+	bool is_problem;
+	char text[SAMPLER_NEWS_SIZE];
+	const struct sampler_listener *listener = &sampler->listener;
+	while (!sampler->is_destroyed &&
+		sampler_news_next(&sampler->news, sample, uv_now(sampler->loop), &is_problem, text)) {
+		if (is_problem)
+			listener->handle_trouble(listener->context, text);
+		else if (listener->handle_recovery != NULL)
+			listener->handle_recovery(listener->context, text);
+	}
+}
+
 /* 0; 1: the sampler, or its child, is another one now; negative: the child is not to be believed. */
 static int handle_frame(struct child *child, const uint8_t *bytes, size_t length)
 {
@@ -390,6 +409,7 @@ static int handle_frame(struct child *child, const uint8_t *bytes, size_t length
 		gpu_sample_finish(sampler->spare);
 		return -EBADMSG;
 	}
+	sampler_slots_arrange(&sampler->slots, sampler->spare);
 	struct gpu_sample *sample = sampler->spare;
 	sampler->spare = sampler->last;
 	sampler->last = sample;
@@ -401,7 +421,9 @@ static int handle_frame(struct child *child, const uint8_t *bytes, size_t length
 	sweep_abandoned(sampler);
 	if (sampler->is_untold)
 		tell(sampler, SAMPLER_COMMAND_INTERVAL, (uint32_t)interval_ms(sampler));
-	sampler->listener.handle_sample(sampler->listener.context, sample);
+	tell_news(sampler, sample);
+	if (!sampler->is_destroyed)
+		sampler->listener.handle_sample(sampler->listener.context, sample);
 	return sampler->is_destroyed || sampler->child != child ? 1 : 0;
 }
 

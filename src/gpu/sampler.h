@@ -16,10 +16,19 @@ struct sampler;
 
 struct sampler_listener {
 	void *context;
-	/* A sample arrived; it is the sampler's and good until the next one (or the end of the sampler). */
+	/*
+	 * A sample arrived; it is the sampler's and good until the next one (or the end of the sampler). Each GPU keeps
+	 * its number as long as the sampler lives (sampler_slots.h). With a `problem` nothing is known, and its
+	 * readings say only which GPUs there were.
+	 */
 	void (*handle_sample)(void *context, const struct gpu_sample *sample);
-	/* The child hung, died or could not be started, and is replaced; once for each such spell. */
+	/*
+	 * The child hung, died or could not be started, and is replaced; or a reading says that something is wrong
+	 * with a GPU or with all of them. Once for each such spell.
+	 */
 	void (*handle_trouble)(void *context, const char *text);
+	/* What a reading said is over. May be NULL. */
+	void (*handle_recovery)(void *context, const char *text);
 };
 
 /*

@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 
+#define SAMPLER_ARGUMENT_INTERVAL 3 /* its place in argv */
 #define SAMPLER_SOCKET 3 /* the child's end of the stream */
 #define SAMPLER_INTERVAL_MOST_MS (24u * 3600 * 1000)
 

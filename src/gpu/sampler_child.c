@@ -20,16 +20,21 @@
 #include "gpu/sampler_arguments.h"
 #include "gpu/sampler_wire.h"
 
-#define REOPEN_MS 10000 /* after the backend could not be opened */
-#define REREAD_MS 1000 /* after an open backend could read nothing: it is opened anew, the driver may have changed */
+/* After the backend could not be opened, or could read nothing: the driver may be on its way, or have changed. */
+#define REOPEN_LEAST_MS 1000
+#define REOPEN_MOST_MS 10000
+#define FALLBACK_MS 60000 /* after which `auto` looks again whether there is more than nothing */
 
 struct sampler_child {
+	char **argv;
 	int socket;
 	const struct gpu_config *config;
 	uint32_t interval_ms;
 	uint64_t due_ms;
 	struct gpu_backend *backend; /* NULL: not open */
 	uint64_t open_ms; /* when it is to be tried again */
+	uint64_t reopen_ms; /* how long after the last time */
+	bool has_tried;
 	struct error problem; /* why it is not open */
 	uint8_t *frame;
 	size_t frame_size;
@@ -53,25 +58,58 @@ static void cleanup_child(struct sampler_child **child)
 	child_free(*child);
 }
 
+/*
+ * Starts this program again in this process: with all that a backend left in it gone, and for the daemon it is the same
+ * child. Returns only when it fails; then what is left behind must do.
+ */
+static void start_over(const struct sampler_child *child)
+{
+	char interval[16];
+	snprintf(interval, sizeof(interval), "%u", child->interval_ms);
+	child->argv[SAMPLER_ARGUMENT_INTERVAL] = interval;
+	execv("/proc/self/exe", child->argv);
+}
+
+static void try_later(struct sampler_child *child, uint64_t now)
+{
+	child->backend = NULL;
+	child->open_ms = now + child->reopen_ms;
+	child->reopen_ms = child->reopen_ms * 2 < REOPEN_MOST_MS ? child->reopen_ms * 2 : REOPEN_MOST_MS;
+}
+
+static void close_backend(struct sampler_child *child)
+{
+	child->backend->ops->close(child->backend);
+	child->backend = NULL;
+}
+
 static void open_backend(struct sampler_child *child, uint64_t now)
 {
-	if (child->backend != NULL || now < child->open_ms)
+	if (now < child->open_ms)
 		return;
+	if (child->backend != NULL && gpu_backend_is_fallback(child->config, child->backend))
+		close_backend(child);
+	if (child->backend != NULL)
+		return;
+	if (child->has_tried && gpu_backend_is_left_behind(child->config))
+		start_over(child);
+	child->has_tried = true;
 	child->problem.message[0] = '\0';
-	if (gpu_backend_open(child->config, &child->backend, &child->problem) < 0) {
-		child->backend = NULL;
-		child->open_ms = now + REOPEN_MS;
-	}
+	if (gpu_backend_open(child->config, &child->backend, &child->problem) < 0)
+		try_later(child, now);
+	else if (gpu_backend_is_fallback(child->config, child->backend))
+		child->open_ms = now + FALLBACK_MS;
 }
 
 static void read_backend(struct sampler_child *child, uint64_t now)
 {
 	child->problem.message[0] = '\0';
-	if (child->backend->ops->read(child->backend, &child->sample, &child->problem) >= 0)
+	if (child->backend->ops->read(child->backend, &child->sample, &child->problem) >= 0) {
+		child->reopen_ms = REOPEN_LEAST_MS;
 		return;
-	child->backend->ops->close(child->backend);
-	child->backend = NULL;
-	child->open_ms = now + REREAD_MS;
+	}
+	close_backend(child);
+	try_later(child, now);
 }
 
 static int send_whole(int socket, const uint8_t *bytes, size_t length)
@@ -192,6 +230,8 @@ int sampler_child_main(int argc, char **argv)
 	CLEANUP(cleanup_child) struct sampler_child *child = calloc(1, sizeof(*child));
 	if (child == NULL)
 		return 1;
+	child->argv = argv;
+	child->reopen_ms = REOPEN_LEAST_MS;
 	child->socket = SAMPLER_SOCKET;
 	child->config = &arguments.config;
 	child->interval_ms = arguments.interval_ms;

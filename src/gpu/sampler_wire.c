@@ -13,10 +13,10 @@
 #include "base/cleanup.h"
 #include "gpu/backend.h"
 
-#define MAGIC 0x31535047u /* "GPS1" */
+#define MAGIC 0x32535047u /* "GPS2" */
 #define VALID_ALL                                                                                                      \
 	(GPU_VALID_TOTAL | GPU_VALID_USED | GPU_VALID_FREE | GPU_VALID_TEMPERATURE | GPU_VALID_UTILIZATION |           \
-		GPU_VALID_PROCESSES)
+		GPU_VALID_PROCESSES | GPU_VALID_DRIVER)
 #define CELSIUS_LEAST (-273)
 #define CELSIUS_MOST 1000
 
@@ -24,12 +24,15 @@
 #define SAMPLE_BYTES 512
 #define GPU_BYTES 512
 #define PROCESS_BYTES 80
+#define MIG_BYTES 160
 
 _Static_assert(sizeof(((struct gpu_sample *)0)->problem) + 64 <= SAMPLE_BYTES, "a sample's head must fit");
 _Static_assert(sizeof(struct gpu_reading) + 64 <= GPU_BYTES, "a reading must fit");
 _Static_assert(sizeof(struct gpu_process) + 8 <= PROCESS_BYTES, "a process must fit");
+_Static_assert(sizeof(struct gpu_mig) + 8 <= MIG_BYTES, "a part of a GPU must fit");
 _Static_assert(
-	SAMPLE_BYTES + GPU_MAX * GPU_BYTES + SAMPLER_WIRE_PROCESSES_MAX * PROCESS_BYTES <= SAMPLER_WIRE_FRAME_MAX,
+	SAMPLE_BYTES + GPU_MAX * (GPU_BYTES + GPU_MIG_MAX * MIG_BYTES) + SAMPLER_WIRE_PROCESSES_MAX * PROCESS_BYTES <=
+		SAMPLER_WIRE_FRAME_MAX,
 	"the largest sample must be a legal frame");
 
 /* How many bytes the character at `text` takes; 0 when it is not valid UTF-8 (RFC 3629) or a control character. */
@@ -96,6 +99,20 @@ static void put_text(uint8_t **at, const char *text, size_t size)
 
 #define PUT_TEXT(at, array) put_text((at), (array), sizeof(array))
 
+static void put_migs(uint8_t **at, const struct gpu_reading *reading)
+{
+	size_t n = reading->n_migs < GPU_MIG_MAX ? reading->n_migs : GPU_MIG_MAX;
+	put_u32(at, (uint32_t)n);
+	for (size_t i = 0; i < n; i++) {
+		const struct gpu_mig *mig = &reading->migs[i];
+		put_u32(at, mig->has_memory);
+		put_u32(at, mig->total_mib);
+		put_u32(at, mig->used_mib);
+		PUT_TEXT(at, mig->uuid);
+		PUT_TEXT(at, mig->name);
+	}
+}
+
 static void put_reading(uint8_t **at, const struct gpu_reading *reading, size_t *processes_left)
 {
 	static const char too_many[] = "too many processes to list";
@@ -106,6 +123,7 @@ static void put_reading(uint8_t **at, const struct gpu_reading *reading, size_t 
 	put_u32(at, reading->total_mib);
 	put_u32(at, reading->used_mib);
 	put_u32(at, reading->free_mib);
+	put_u32(at, reading->driver_mib);
 	put_u32(at, reading->valid & GPU_VALID_TEMPERATURE ? (uint32_t)reading->temperature_c : 0);
 	put_u32(at, reading->valid & GPU_VALID_UTILIZATION ? reading->utilization_percent : 0);
 	PUT_TEXT(at, reading->uuid);
@@ -120,6 +138,7 @@ static void put_reading(uint8_t **at, const struct gpu_reading *reading, size_t 
 		put_u32(at, reading->processes[i].mib);
 		PUT_TEXT(at, reading->processes[i].name);
 	}
+	put_migs(at, reading);
 }
 
 ssize_t sampler_wire_encode(const struct gpu_sample *sample, uint8_t **buffer, size_t *buffer_size)
@@ -127,7 +146,7 @@ ssize_t sampler_wire_encode(const struct gpu_sample *sample, uint8_t **buffer, s
 	size_t processes_left = SAMPLER_WIRE_PROCESSES_MAX;
 	size_t bound = SAMPLE_BYTES;
 	for (unsigned i = 0; i < sample->n_gpus; i++)
-		bound += GPU_BYTES + sample->gpus[i].n_processes * PROCESS_BYTES;
+		bound += GPU_BYTES + sample->gpus[i].n_processes * PROCESS_BYTES + GPU_MIG_MAX * MIG_BYTES;
 	if (bound > SAMPLER_WIRE_FRAME_MAX)
 		bound = SAMPLER_WIRE_FRAME_MAX;
 	if (*buffer_size < bound) {
@@ -243,6 +262,26 @@ static int get_processes(struct cursor *cursor, struct gpu_reading *reading, siz
 	return 0;
 }
 
+static int get_migs(struct cursor *cursor, struct gpu_reading *reading)
+{
+	uint32_t n = get_u32(cursor, GPU_MIG_MAX);
+	if (n == 0 || cursor->is_bad)
+		return 0;
+	reading->migs = calloc(n, sizeof(*reading->migs));
+	if (reading->migs == NULL)
+		return -ENOMEM;
+	reading->n_migs = n;
+	for (uint32_t i = 0; i < n && !cursor->is_bad; i++) {
+		struct gpu_mig *mig = &reading->migs[i];
+		mig->has_memory = get_u32(cursor, 1) != 0;
+		mig->total_mib = get_mib(cursor, mig->has_memory);
+		mig->used_mib = get_mib(cursor, mig->has_memory);
+		GET_TEXT(cursor, mig->uuid);
+		GET_TEXT(cursor, mig->name);
+	}
+	return 0;
+}
+
 static int get_reading(struct cursor *cursor, struct gpu_reading *reading, size_t *processes_left)
 {
 	memset(reading, 0, sizeof(*reading));
@@ -250,12 +289,14 @@ static int get_reading(struct cursor *cursor, struct gpu_reading *reading, size_
 	reading->total_mib = get_mib(cursor, reading->valid & GPU_VALID_TOTAL);
 	reading->used_mib = get_mib(cursor, reading->valid & GPU_VALID_USED);
 	reading->free_mib = get_mib(cursor, reading->valid & GPU_VALID_FREE);
+	reading->driver_mib = get_mib(cursor, reading->valid & GPU_VALID_DRIVER);
 	reading->temperature_c = get_celsius(cursor);
 	reading->utilization_percent = get_u32(cursor, 100);
 	GET_TEXT(cursor, reading->uuid);
 	GET_TEXT(cursor, reading->name);
 	GET_TEXT(cursor, reading->problem);
-	return get_processes(cursor, reading, processes_left);
+	int r = get_processes(cursor, reading, processes_left);
+	return r < 0 ? r : get_migs(cursor, reading);
 }
 
 int sampler_wire_decode(const uint8_t *bytes, size_t length, struct gpu_sample *sample)
@@ -281,6 +322,8 @@ int sampler_wire_decode(const uint8_t *bytes, size_t length, struct gpu_sample *
 
 int sampler_stream_append(struct sampler_stream *stream, const uint8_t *bytes, size_t length)
 {
+	if (length == 0)
+		return 0;
 	if (stream->start > 0) {
 		memmove(stream->bytes, stream->bytes + stream->start, stream->end - stream->start);
 		stream->end -= stream->start;

@@ -15,7 +15,7 @@
 #include "core/gpu.h"
 
 #define SAMPLER_WIRE_PROCESSES_MAX 4096 /* of all GPUs together */
-#define SAMPLER_WIRE_FRAME_MAX (512 * 1024)
+#define SAMPLER_WIRE_FRAME_MAX (1024 * 1024)
 
 enum sampler_command_kind {
 	SAMPLER_COMMAND_INTERVAL = 1, /* value: milliseconds between readings; one is due at once */

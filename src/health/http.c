@@ -9,11 +9,12 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/cleanup.h"
 #include "health/kind.h"
-#include "health/resolve.h"
+#include "http/curl_answer.h"
+#include "net/resolve.h"
 
-#define ANSWER_MAX (64 * 1024)
+#define ANSWER_MAX (64 * 1024) /* of a health check, and of the headers of both */
+#define BODY_MAX (1024 * 1024) /* that is kept for a busy probe */
 
 struct http_probe {
 	struct probe base;
@@ -24,24 +25,10 @@ struct http_probe {
 	char *host;
 	uint16_t port;
 	size_t n_read; /* headers and body */
-	bool headers_ended; /* the empty line came: libcurl takes a lone status line for an answer */
+	struct curl_answer answer;
 	bool cut_in_body;
 	bool cut_in_headers;
 	char curl_error[CURL_ERROR_SIZE];
-};
-
-/* What libcurl's errors mean for a health check; others are told in libcurl's own words. */
-static const struct {
-	CURLcode code;
-	const char *text;
-} curl_texts[] = {
-	{ CURLE_GOT_NOTHING, "connection closed without an answer" },
-	{ CURLE_WEIRD_SERVER_REPLY, "answer is not HTTP" },
-	{ CURLE_UNSUPPORTED_PROTOCOL, "answer is not HTTP" }, /* HTTP/0.9; the URL's scheme was checked before */
-	{ CURLE_PARTIAL_FILE, "connection closed in the middle of the answer" },
-	{ CURLE_BAD_CONTENT_ENCODING, "answer is not HTTP" },
-	{ CURLE_RECV_ERROR, "connection broken off by the other side" },
-	{ CURLE_SEND_ERROR, "connection broken off by the other side" },
 };
 
 static void describe_connect_error(struct http_probe *http, char *text, size_t size)
@@ -66,12 +53,10 @@ static void describe_curl_error(struct http_probe *http, CURLcode result, char *
 		describe_connect_error(http, text, size);
 		return;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(curl_texts); i++)
-		if (curl_texts[i].code == result) {
-			snprintf(text, size, "%s", curl_texts[i].text);
-			return;
-		}
-	snprintf(text, size, "%s", http->curl_error[0] != '\0' ? http->curl_error : curl_easy_strerror(result));
+	const char *why = curl_answer_describe(result);
+	if (why == NULL)
+		why = http->curl_error[0] != '\0' ? http->curl_error : curl_easy_strerror(result);
+	snprintf(text, size, "%s", why);
 }
 
 /* Whether the status passes; else what is wrong with it. */
@@ -96,8 +81,7 @@ static void handle_done(struct curl_job *job, CURLcode result)
 	struct http_probe *http = (struct http_probe *)((char *)job - offsetof(struct http_probe, job));
 	char *text = http->base.text;
 	bool passed = false;
-	if (result == CURLE_OK && !http->headers_ended)
-		result = CURLE_PARTIAL_FILE;
+	result = curl_answer_judge(&http->answer, result);
 	if (result == CURLE_OK || http->cut_in_body)
 		passed = judge_status(http, text, sizeof(http->base.text));
 	else
@@ -105,11 +89,33 @@ static void handle_done(struct curl_job *job, CURLcode result)
 	probe_finish(&http->base, passed, probe_clean_text(text));
 }
 
+/* Keeps it for whoever asks what it says. False: it becomes too much. */
+static bool keep_body(struct probe *probe, const char *data, size_t size)
+{
+	size_t capacity = 4096;
+	probe->is_body_cut = size > BODY_MAX - probe->body_length;
+	if (probe->is_body_cut)
+		return false;
+	while (capacity < probe->body_length + size)
+		capacity *= 2;
+	char *body = realloc(probe->body, capacity);
+	if (body == NULL)
+		return false;
+	probe->body = body;
+	memcpy(body + probe->body_length, data, size);
+	probe->body_length += size;
+	return true;
+}
+
 static size_t handle_body(char *data, size_t size, size_t n, void *context)
 {
-	(void)data;
 	struct http_probe *http = context;
 	http->n_read += size * n;
+	if (http->base.question != NULL) {
+		bool is_kept = keep_body(&http->base, data, size * n);
+		http->cut_in_body = http->base.is_body_cut;
+		return is_kept ? size * n : 0;
+	}
 	http->cut_in_body = http->n_read > ANSWER_MAX;
 	return http->cut_in_body ? 0 : size * n;
 }
@@ -118,12 +124,8 @@ static size_t handle_header(char *data, size_t size, size_t n, void *context)
 {
 	struct http_probe *http = context;
 	http->n_read += size * n;
-	/* An interim answer (1xx) is followed by the next status line; trailers come after the end. */
-	if (size * n > 5 && memcmp(data, "HTTP/", 5) == 0)
-		http->headers_ended = false;
-	else if (data[0] == '\r' || data[0] == '\n')
-		http->headers_ended = true;
-	http->cut_in_headers = http->n_read > ANSWER_MAX;
+	curl_answer_take_header(&http->answer, data, size * n);
+	http->cut_in_headers = http->answer.headers_length > ANSWER_MAX;
 	return http->cut_in_headers ? 0 : size * n;
 }
 
@@ -206,8 +208,9 @@ static bool needs_lookup(const char *host)
 	return host[0] != '[' && resolve_now(host, 0, &ignored) == RESOLVE_NEEDS_LOOKUP;
 }
 
-static int http_begin(struct probe *probe, const struct probe_config *config)
+static int http_begin(struct probe *probe, const struct probe_config *config, const struct probe_runner *runner)
 {
+	(void)runner;
 	struct http_probe *http = (struct http_probe *)probe;
 	int r = split_url(config->address, &http->host, &http->port);
 	if (r < 0)

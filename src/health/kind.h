@@ -7,8 +7,8 @@
  */
 #pragma once
 
-#include "health/curl_loop.h"
 #include "health/probe.h"
+#include "http/curl_loop.h"
 
 #define PROBE_TEXT_SIZE 320
 
@@ -20,6 +20,11 @@ struct probe {
 	void *context;
 	uint64_t timeout_ms;
 	uv_timer_t deadline;
+	struct question *question; /* of a busy probe; NULL: a health check */
+	int exit_status; /* command: what it ended with by itself, else -1 */
+	char *body; /* http with a question: the answer */
+	size_t body_length;
+	bool is_body_cut; /* it was longer than is read */
 	bool failed_early; /* before the loop ran: `text` says why, told by the deadline timer */
 	char text[PROBE_TEXT_SIZE];
 };
@@ -27,7 +32,7 @@ struct probe {
 struct probe_ops {
 	size_t size; /* of the kind's struct, whose first member is the probe */
 	/* Begins, or calls probe_fail_early(). Negative only for lack of memory or descriptors. */
-	int (*begin)(struct probe *probe, const struct probe_config *config);
+	int (*begin)(struct probe *probe, const struct probe_config *config, const struct probe_runner *runner);
 	void (*release)(struct probe *probe);
 	/* The text of a timeout. */
 	void (*describe_timeout)(struct probe *probe, const char *timeout, char *text, size_t size);
@@ -43,6 +48,18 @@ struct prober {
 extern const struct probe_ops http_probe_ops;
 extern const struct probe_ops tcp_probe_ops;
 extern const struct probe_ops command_probe_ops;
+
+/*
+ * Begins a check. `question` (may be NULL) is the probe's from here on, whatever comes of it; the answer goes to
+ * question_answer() then, else to the probe's handler, which the caller sets.
+ */
+int probe_begin(struct prober *prober, const struct probe_config *config, const struct probe_runner *runner,
+	uint64_t timeout_ms, struct question *question, struct probe **ret_probe);
+
+/* busy.c: the probe has ended so; the answer is told at once or later. */
+void question_answer(struct probe *probe, bool passed, const char *text);
+/* What is being judged is not told any more. */
+struct question *question_free(struct question *question);
 
 /* The answer; the probe is gone for the caller afterwards. Only from the loop, never from begin(). */
 void probe_finish(struct probe *probe, bool passed, const char *text);

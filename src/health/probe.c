@@ -47,7 +47,6 @@ struct prober *prober_destroy(struct prober *prober)
 
 static void link_probe(struct prober *prober, struct probe *probe)
 {
-	probe->prober = prober;
 	probe->next = prober->probes;
 	if (probe->next != NULL)
 		probe->next->previous = probe;
@@ -64,20 +63,32 @@ static void unlink_probe(struct probe *probe)
 		probe->prober->probes = probe->next;
 }
 
+static void probe_free(struct probe *probe)
+{
+	question_free(probe->question);
+	free(probe->body);
+	free(probe);
+}
+
 static void handle_deadline_closed(uv_handle_t *handle)
 {
-	free(handle->data);
+	probe_free(handle->data);
 }
 
 void probe_cancel(struct probe *probe)
 {
 	unlink_probe(probe);
 	probe->ops->release(probe);
+	probe->question = question_free(probe->question);
 	uv_close((uv_handle_t *)&probe->deadline, handle_deadline_closed);
 }
 
 void probe_finish(struct probe *probe, bool passed, const char *text)
 {
+	if (probe->question != NULL) {
+		question_answer(probe, passed, text);
+		return;
+	}
 	/* The memory lives until the timer's close callback, a turn of the loop later at the earliest. */
 	probe_cancel(probe);
 	probe->handler(probe->context, passed, text);
@@ -105,23 +116,36 @@ static void handle_deadline(uv_timer_t *timer)
 	probe_finish(probe, false, probe->text);
 }
 
-int probe_start(struct prober *prober, const struct probe_config *config, uint64_t timeout_ms, probe_handler handler,
-	void *context, struct probe **ret_probe)
+/* Not begun yet; takes the question in any case. */
+static int probe_create(struct prober *prober, const struct probe_config *config, uint64_t timeout_ms,
+	struct question *question, struct probe **ret_probe)
 {
-	if ((size_t)config->kind >= ARRAY_SIZE(kinds) || kinds[config->kind] == NULL)
-		return -EINVAL;
-	const struct probe_ops *ops = kinds[config->kind];
-	CLEANUP_FREE struct probe *probe = calloc(1, ops->size);
-	if (probe == NULL)
-		return -ENOMEM;
+	const struct probe_ops *ops = (size_t)config->kind < ARRAY_SIZE(kinds) ? kinds[config->kind] : NULL;
+	struct probe *probe = ops == NULL ? NULL : calloc(1, ops->size);
+	if (probe == NULL) {
+		question_free(question);
+		return ops == NULL ? -EINVAL : -ENOMEM;
+	}
 	probe->ops = ops;
-	probe->handler = handler;
-	probe->context = context;
-	probe->timeout_ms = timeout_ms;
 	probe->prober = prober;
-	int r = ops->begin(probe, config);
+	probe->timeout_ms = timeout_ms;
+	probe->question = question;
+	probe->exit_status = -1;
+	*ret_probe = probe;
+	return 0;
+}
+
+int probe_begin(struct prober *prober, const struct probe_config *config, const struct probe_runner *runner,
+	uint64_t timeout_ms, struct question *question, struct probe **ret_probe)
+{
+	struct probe *probe = NULL;
+	int r = probe_create(prober, config, timeout_ms, question, &probe);
+	if (r < 0)
+		return r;
+	r = probe->ops->begin(probe, config, runner);
 	if (r < 0) {
-		ops->release(probe);
+		probe->ops->release(probe);
+		probe_free(probe);
 		return r;
 	}
 	/* The loop's clock may be as old as the callback that runs; a timeout counts from now. */
@@ -130,9 +154,21 @@ int probe_start(struct prober *prober, const struct probe_config *config, uint64
 	probe->deadline.data = probe;
 	uv_timer_start(&probe->deadline, handle_deadline, probe->failed_early ? 0 : timeout_ms, 0);
 	link_probe(prober, probe);
+	*ret_probe = probe;
+	return 0;
+}
+
+int probe_start(struct prober *prober, const struct probe_config *config, const struct probe_runner *runner,
+	uint64_t timeout_ms, probe_handler handler, void *context, struct probe **ret_probe)
+{
+	struct probe *probe = NULL;
+	int r = probe_begin(prober, config, runner, timeout_ms, NULL, &probe);
+	if (r < 0)
+		return r;
+	probe->handler = handler;
+	probe->context = context;
 	if (ret_probe != NULL)
 		*ret_probe = probe;
-	probe = NULL;
 	return 0;
 }
 

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "health/kind.h"
-#include "health/resolve.h"
+#include "net/host_port.h"
+#include "net/resolve.h"
 
 struct tcp_probe {
 	struct probe base;
@@ -93,43 +94,18 @@ static void handle_resolved(void *context, int status, const struct address_list
 	probe_finish(&tcp->base, false, text);
 }
 
-/* "HOST:PORT" or "[V6]:PORT". */
-static int split_address(const char *address, char *host, size_t host_size, uint16_t *ret_port)
+static int tcp_begin(struct probe *probe, const struct probe_config *config, const struct probe_runner *runner)
 {
-	const char *colon = strrchr(address, ':');
-	if (colon == NULL || colon == address)
-		return -EINVAL;
-	const char *start = address;
-	size_t length = (size_t)(colon - address);
-	if (*start == '[' && start[length - 1] == ']') {
-		start++;
-		length -= 2;
-	} else if (memchr(start, ':', length) != NULL) {
-		return -EINVAL;
-	}
-	char *end;
-	errno = 0;
-	unsigned long port = strtoul(colon + 1, &end, 10);
-	if (colon[1] < '0' || colon[1] > '9' || *end != '\0' || errno != 0 || port < 1 || port > 65535)
-		return -EINVAL;
-	if (length == 0 || length >= host_size)
-		return -EINVAL;
-	memcpy(host, start, length);
-	host[length] = '\0';
-	*ret_port = (uint16_t)port;
-	return 0;
-}
-
-static int tcp_begin(struct probe *probe, const struct probe_config *config)
-{
+	(void)runner;
 	struct tcp_probe *tcp = (struct tcp_probe *)probe;
 	char host[256];
-	uint16_t port;
-	if (split_address(config->address, host, sizeof(host), &port) < 0)
+	uint16_t port = 0;
+	int r = host_port_split(config->address, strlen(config->address), host, sizeof(host), &port);
+	if (r < 0 || port == 0)
 		return probe_fail_early(probe, "\"%s\" is not an address; write HOST:PORT", config->address);
 	if (resolve_now(host, port, &tcp->addresses) == RESOLVE_NEEDS_LOOKUP)
 		return lookup_start(probe->prober->loop, host, port, handle_resolved, tcp, &tcp->lookup);
-	int r = try_next_address(tcp);
+	r = try_next_address(tcp);
 	if (r == -ENOMEM)
 		return r;
 	return r < 0 ? probe_fail_early(probe, "%s", describe_error(r)) : 0;

@@ -10,9 +10,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import gpumgr_testlib as lib  # noqa: E402  (after the path is set)
+from docker_engine import Containers, DockerEngine  # noqa: E402
+from engine_proxy import EngineProxy  # noqa: E402
+from redis_server import Probe, RedisServer  # noqa: E402
 
 
 def interrupt(number, frame):
+    # Once is enough: what is being cleaned up now must not be interrupted in its turn.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -21,7 +27,7 @@ def pytest_configure(config):
     # jobs with SIGINT ignored.
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
-    config.addinivalue_line("markers", "newcomer: builds or installs; run once, with the plain build")
+    config.addinivalue_line("markers", "newcomer: builds, installs or takes long; run once, with the plain build")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -90,3 +96,142 @@ def make_daemon(request):
 def pipeline(make_daemon):
     """A daemon with the services and phases of a video pipeline."""
     return make_daemon(lib.pipeline_services(), lib.PIPELINE_PHASES)
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def needs_root():
+    if os.getuid() != 0:
+        pytest.skip("starts a container engine, and that needs root")
+
+
+def ended(engine):
+    complaints = engine.close()
+    assert not complaints, "; ".join(complaints)
+
+
+@pytest.fixture(scope="session")
+def shared_engine():
+    """One Docker Engine for all tests of this process that leave it as it is."""
+    needs_root()
+    engine = DockerEngine()
+    try:
+        yield engine.start()
+    finally:
+        ended(engine)
+
+
+@pytest.fixture
+def make_engine(request):
+    """Makes engines that a test may kill, hang or restart: make_engine(live_restore=True, start=True, ...)."""
+    needs_root()
+    engines = []
+
+    def make(live_restore=True, start=True, **keys):
+        engine = DockerEngine(live_restore, **keys)
+        engines.append(engine)
+        return engine.start() if start else engine
+
+    yield make
+    report = getattr(request.node, "report_call", None)
+    for engine in engines:
+        if report is None or report.failed:
+            print(f"--- dockerd\n{engine.log()[-5000:]}")
+        ended(engine)
+
+
+@pytest.fixture
+def containers(shared_engine):
+    """The containers of this test, on the shared engine."""
+    containers = Containers(shared_engine)
+    yield containers
+    complaints = containers.clear()
+    assert not complaints, "; ".join(complaints)
+
+
+@pytest.fixture
+def make_proxy(shared_engine):
+    """Makes proxies in front of an engine: make_proxy(rule=..., engine=...)."""
+    proxies = []
+
+    def make(rule=None, engine=None):
+        proxies.append(EngineProxy(engine or shared_engine, rule))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def launch(containers, make_proxy, make_daemon):
+    """Starts a daemon that shares its simulated card with this test's containers: launch(services, phases, ...).
+
+    Daemons end before the proxies and the containers do, and with them the services that they started.
+    """
+
+    def launch(services, phases=None, **keys):
+        return make_daemon(services, phases, sim_dir=keys.pop("sim_dir", containers.sim_dir), **keys)
+
+    return launch
+
+
+# --- the lock across hosts -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_redis(request):
+    """Makes Redis servers that a test may hang, kill and restart: make_redis("--option", "value", start=True, ...)."""
+    servers = []
+
+    def make(*options, start=True, **keys):
+        servers.append(RedisServer(*options, **keys))
+        return servers[-1].start() if start else servers[-1]
+
+    yield make
+    report = getattr(request.node, "report_call", None)
+    for server in reversed(servers):
+        if report is None or report.failed:
+            print(f"--- {' '.join(server.command())}\n{server.log()[-3000:]}")
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def shared_redis():
+    """One Redis for all tests of this process that leave it running."""
+    server = RedisServer(unix=True)
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def redis(shared_redis):
+    """It, empty."""
+    shared_redis("FLUSHALL")
+    return shared_redis
+
+
+@pytest.fixture
+def make_probe(request):
+    """Makes daemons as far as the lock is concerned: make_probe(url=..., ttl_ms=..., ...); on `redis`, which they know
+    already, when there is no url."""
+    probes = []
+
+    def make(url=None, **keys):
+        if url is None:
+            keys.setdefault("knows", request.getfixturevalue("redis"))
+            url = keys["knows"].url
+        probes.append(Probe(url, **keys))
+        return probes[-1]
+
+    yield make
+    report = getattr(request.node, "report_call", None)
+    complaints = []
+    for probe in reversed(probes):
+        if report is None or report.failed:
+            print(f"--- lock-probe {probe.folder}", *probe.lines, probe.log(), sep="\n")
+        complaints += probe.close()
+    assert not complaints, "; ".join(complaints)

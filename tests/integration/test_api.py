@@ -103,15 +103,12 @@ def test_wrong_method(daemon, method, path, allowed):
     assert daemon.ready() == set()
 
 
-def test_leases_are_not_there_yet_and_say_so(daemon):
+def test_leases_of_nothing_are_refused(daemon):
     assert daemon.get("/gpu/leases").ok() == {"leases": []}
-    for method, path in (
-        ("POST", "/gpu/leases"),
-        ("DELETE", "/gpu/leases/1"),
-        ("POST", "/gpu/leases/1/renew"),
-        ("POST", "/gpu/lock/release"),
-    ):
-        daemon.request(method, path).problem(501, "not_implemented")
+    daemon.request("POST", "/gpu/leases").problem(400, "bad_request")
+    daemon.request("DELETE", "/gpu/leases/1").problem(404, "unknown_lease")
+    daemon.request("POST", "/gpu/leases/1/renew").problem(404, "unknown_lease")
+    assert daemon.request("POST", "/gpu/lock/release").ok()["released"] is False
 
 
 # --- bad parameters and bodies ------------------------------------------------------------------------------------
@@ -156,7 +153,7 @@ def test_a_plan_needs_exactly_one_question(daemon):
 def test_bodies_that_are_no_json(daemon):
     for body in (b"{", b"[1,2", b"\xff\xfe", b"\0\0\0", b"null", b"{'a': 1}"):
         answer = daemon.post("/gpu/leases", body=body, headers={"Content-Type": "application/json"})
-        assert answer.status in (400, 501), answer
+        assert answer.status == 400, answer
         answer = daemon.post("/gpu/prepare-phase/1", body=body, headers={"Content-Type": "application/json"})
         assert answer.status in (200, 400), answer
     daemon.get("/health").ok()
@@ -296,7 +293,8 @@ def test_health_without_room(make_daemon):
     daemon.write_config()
     daemon.start()
     daemon.start_service("big").ok()
-    assert daemon.get("/health").json["gpu"]["ok"] is False
+    # The reading that shows it may come a moment after the service is ready.
+    eventually(lambda: daemon.get("/health").json["gpu"]["ok"] is False, "there is no room")
 
 
 METRIC = re.compile(r'^[a-z_:][a-z0-9_:]*(\{([a-z_]+="(\\.|[^"\\])*",?)*\})? -?([0-9.e+-]+|NaN|[+-]?Inf)$', re.I)

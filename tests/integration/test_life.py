@@ -9,6 +9,7 @@ import sys
 import time
 
 import gpumgr_testlib as lib
+import lease_client as client
 import pytest
 from gpumgr_testlib import SIMSVC, SLOWNESS, Background, eventually, is_alive
 
@@ -80,6 +81,34 @@ def test_killed_while_a_service_boots(make_daemon):
     eventually(lambda: daemon.state("slow") == "ready", "it is adopted and becomes ready", 6)
     assert daemon.service("slow")["pid"] == pid
     assert len(daemon.sim_use()) == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["wanted-at-once", "left-alone"])
+def test_killed_while_a_service_stops(make_daemon, wanted):
+    """The stop is brought to its end. Whoever wants the service meanwhile gets a new one, not one about to end."""
+    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--stop-delay=1")})
+    daemon.start_service("slow").ok()
+    pid = daemon.service("slow")["pid"]
+    daemon.stop_service("slow", **{"async": 1}).ok(202)
+    eventually(lambda: daemon.state("slow") == "stopping", "it is told to stop")
+    daemon.kill()
+    assert is_alive(pid)
+    daemon.start(wait=not wanted)
+    if wanted:
+        eventually(daemon.socket.exists, "the socket is there")
+        eventually(lambda: answers(daemon), "it answers")
+        assert daemon.start_service("slow").ok()["success"] is True
+        assert daemon.state("slow") == "ready" and daemon.service("slow")["pid"] != pid
+    else:
+        eventually(lambda: daemon.state("slow") == "stopped", "the stop is finished")
+    assert not is_alive(pid) and daemon.service("slow")["error"] is None
+
+
+def answers(daemon):
+    try:
+        return daemon.get("/gpu/version").status == 200
+    except OSError:
+        return False
 
 
 def test_a_service_that_ended_while_nobody_looked(make_daemon):
@@ -162,6 +191,81 @@ def test_waiting_requests_are_told_when_it_stops(make_daemon):
     daemon.stop_service("slow", force=1).ok()
 
 
+# ---- on_exit ----
+
+
+def test_what_is_to_be_stopped_is_stopped_when_it_ends(make_daemon):
+    services = {
+        "kept": lib.sim_service(1000, 50),
+        "gone": lib.sim_service(1000, 50, "--stop-delay=0.5", on_exit="stop"),
+        "deaf": lib.sim_service(1000, 50, "--ignore-term", process={"stop_timeout": "1s"}, on_exit="stop"),
+        "down": lib.sim_service(1000, 50, on_exit="stop"),
+        "slow": lib.sim_service(1000, 50, "--boot=10", on_exit="stop"),
+        "next": lib.sim_service(20500, 90),
+    }
+    daemon = make_daemon(services)
+    for name in ("kept", "gone", "deaf"):
+        daemon.start_service(name).ok()
+    pids = {name: daemon.service(name)["pid"] for name in ("kept", "gone", "deaf")}
+    booting = Background(daemon.start_service, "slow")
+    eventually(lambda: daemon.service("slow")["pid"], "it boots")
+    waiting = Background(daemon.start_service, "next", wait_s=60)
+    eventually(lambda: daemon.status()["queue"], "another waits")
+    assert daemon.stop() == 0
+    for request in (booting, waiting):
+        request.result().problem(503, "shutting_down")
+    assert is_alive(pids["kept"]) and not is_alive(pids["gone"]) and not is_alive(pids["deaf"])
+    assert len(daemon.sim_use()) == 1 and len(daemon.service_processes()) == 1
+    daemon.start()
+    assert daemon.states() == dict.fromkeys(services, "stopped") | {"kept": "ready"}
+
+
+def test_a_kill_stops_nothing(make_daemon):
+    daemon = make_daemon({"gone": lib.sim_service(1000, 50, on_exit="stop")})
+    daemon.start_service("gone").ok()
+    pid = daemon.service("gone")["pid"]
+    daemon.restart(kill=True)
+    assert daemon.service("gone")["pid"] == pid
+
+
+def test_a_second_signal_does_not_wait(make_daemon):
+    daemon = make_daemon(
+        {"deaf": lib.sim_service(1000, 50, "--ignore-term", process={"stop_timeout": "60s"}, on_exit="stop")}
+    )
+    daemon.start_service("deaf").ok()
+    pid = daemon.service("deaf")["pid"]
+    daemon.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "on_exit" in daemon.log(), "it has begun")
+    time.sleep(0.2)
+    assert daemon.process.poll() is None and is_alive(pid)
+    assert daemon.stop() == 0
+    assert is_alive(pid)
+    daemon.start()
+    daemon.stop_service("deaf", force=1).ok()
+
+
+def test_what_nobody_can_see_is_not_waited_for(make_daemon):
+    absent = {
+        "vram": 4000, "container": {"name": "nobody-made-it", "engine": "unix:///nonexistent/docker.sock"},
+        "health": {"tcp": "127.0.0.1:1"}, "on_exit": "stop",
+    }  # fmt: skip
+    daemon = make_daemon({"absent": absent})
+    eventually(lambda: "it is not known whether it runs" in (daemon.service("absent")["error"] or ""), "it was looked for")
+    assert daemon.stop() == 0
+    assert "absent is not stopped (on_exit: stop): it is not known whether it runs" in daemon.log()
+
+
+def test_an_attached_lease_outlives_the_end_of_its_service(make_daemon):
+    daemon = make_daemon({"gone": lib.sim_service(1000, 50, on_exit="stop")})
+    with client.attach(daemon, service="gone") as holder:
+        grant = holder.granted()
+        assert daemon.stop() == 0
+    assert daemon.sim_use() == {}
+    daemon.start()
+    with client.come_back(daemon, grant) as again:
+        assert again.granted()["fence"] == grant["fence"]
+
+
 def second_daemon(daemon, *, socket_path, state_dir):
     command = [lib.GPUMGRD, "-c", daemon.config_path, "--socket", socket_path, "--state-dir", state_dir]
     return lib.run_tool(command, daemon.env(), timeout=10)
@@ -216,7 +320,7 @@ def test_folders_that_may_not_be_written(make_daemon, tmp_path):
     os.chmod(closed, 0o555)
     mine = daemon.root / "mine"
     mine.mkdir()
-    os.chmod(mine, 0o777)
+    os.chmod(mine, 0o1777)
     for socket_path, state_dir, named in (
         (closed / "gpumgr.sock", mine / "state1", closed),
         (mine / "gpumgr.sock", closed / "state", closed),

@@ -1,6 +1,8 @@
 """What somebody does who has just cloned the repository."""
 
+import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -91,8 +93,89 @@ def test_install(tmp_path):
     pages = {name.rpartition("/")[2] for name in files if "/man/" in name}
     assert {"gpumgr.1", "gpumgrd.8"} <= pages, files
     assert any("bash-completion/completions/gpumgr" in name for name in files), files
-    # Libraries of single rooms are nobody's business.
-    assert not [name for name in files if name.endswith(".a")], files
+    units = {name for name in files if "systemd" in name or name.endswith(".d/gpumgr.conf")}
+    assert units == {
+        "opt/gpumgr/lib/systemd/system/gpumgrd.service",
+        "opt/gpumgr/lib/systemd/system/gpumgrd.socket",
+        "opt/gpumgr/share/systemd/user/gpumgrd.service",
+        "opt/gpumgr/lib/sysusers.d/gpumgr.conf",
+        "opt/gpumgr/lib/tmpfiles.d/gpumgr.conf",
+    }, units
+    for name in units:
+        if name.endswith(".service"):
+            assert "ExecStart=/opt/gpumgr/bin/gpumgrd\n" in (tmp_path / name).read_text()
+    # Libraries of single rooms are nobody's business; the C library is for all.
+    libraries = {name.rpartition("/")[2] for name in files if name.endswith((".a", ".so"))}
+    assert libraries == {"libgpumgr.a", "libgpumgr.so"}, files
+
+
+STAND_IN_MESON = """#!/bin/sh
+# meson COMMAND FOLDER ... or meson install -C FOLDER ...: leaves files as the real one does, and notes who asked.
+folder=$2
+[ "$1" != install ] || folder=$3
+mkdir -p "$folder/meson-logs"
+touch "$folder/build.ninja" "$folder/meson-logs/$1"
+echo "$1 $(id -u) $HOME" >>"$folder/asked"
+"""
+STAND_IN_NINJA = """#!/bin/sh
+echo "ninja $(id -u) $HOME" >>"$2/asked"
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="installs as root what another one has built")
+@pytest.mark.parametrize("is_built", [True, False])
+def test_root_installs_what_another_one_builds(is_built):
+    """And leaves nothing of root's in his folder, which his next build could not write to."""
+    user = pwd.getpwnam("nobody")
+    tree = Path(tempfile.mkdtemp(prefix="gpumgr-test-"))
+    tree.chmod(0o755)
+    try:
+        shutil.copytree(SOURCE_ROOT / "scripts", tree / "scripts")
+        shutil.copy(SOURCE_ROOT / "Makefile", tree)
+        tools = tree / "tools"
+        tools.mkdir()
+        for name, text in (("meson", STAND_IN_MESON), ("ninja", STAND_IN_NINJA)):
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        if is_built:
+            (tree / "build").mkdir()
+            (tree / "build/build.ninja").touch()
+        for path in (tree, *tree.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        result = make("install", "-C", str(tree), PATH=f"{tools}:{os.environ['PATH']}", HOME="/root")
+        assert result.returncode == 0, result.stdout
+        configured = "configure" if is_built else "setup"
+        assert (tree / "build/asked").read_text().splitlines() == [
+            f"{configured} {user.pw_uid} {user.pw_dir}",
+            f"ninja {user.pw_uid} {user.pw_dir}",
+            "install 0 /root",
+        ]
+        assert {path.stat().st_uid for path in (tree / "build").rglob("*")} == {user.pw_uid}
+    finally:
+        shutil.rmtree(tree)
+
+
+def planned(tmp_path, *options):
+    """Where a build with these options would install its files to."""
+    folder = tmp_path / "build"
+    for command in (["meson", "setup", "-Dtests=false", *options, folder, SOURCE_ROOT], ["meson", "introspect", "--installed", folder]):
+        result = lib.run_tool(command, environment(), 120)
+        assert result.returncode == 0, lib.text_of(result)
+    return set(json.loads(result.stdout).values())
+
+
+def test_units_of_a_package_lie_where_systemd_wants_them(tmp_path):
+    """With the prefix /usr its pkg-config file decides, but for what a packager says himself."""
+    wanted = {"units": "systemdsystemunitdir", "user": "systemduserunitdir", "tmpfiles": "tmpfilesdir"}
+    folders = {
+        key: lib.run_tool(["pkg-config", f"--variable={name}", "systemd"], environment()).stdout.strip()
+        for key, name in wanted.items()
+    }
+    files = planned(tmp_path, "-Dprefix=/usr", "-Dsysusers_dir=/nix/sysusers")
+    assert f"{folders['units'] or '/usr/lib/systemd/system'}/gpumgrd.service" in files
+    assert f"{folders['user'] or '/usr/share/systemd/user'}/gpumgrd.service" in files
+    assert f"{folders['tmpfiles'] or '/usr/lib/tmpfiles.d'}/gpumgr.conf" in files
+    assert "/nix/sysusers/gpumgr.conf" in files
 
 
 def readme_configuration():
@@ -172,6 +255,20 @@ def test_the_tests_that_the_documentation_names_exist():
     assert len(named) > 30
     for file, test in named:
         assert re.search(rf"\b{test}\(", (SOURCE_ROOT / "tests" / file).read_text()), f"{file}::{test}"
+
+
+def test_the_units_that_the_documentation_names_exist():
+    pages = [SOURCE_ROOT / "README.md", *(SOURCE_ROOT / "docs").glob("*.md"), *(SOURCE_ROOT / "man").glob("*.scd")]
+    commands = [found for page in pages for found in re.findall(r"systemctl ([^`*\n#]+)", page.read_text())]
+    named = {word for command in commands for word in command.split() if word.startswith("gpumgr")}
+    assert named == {"gpumgrd", "gpumgrd.socket"}
+
+
+@pytest.mark.parametrize("page", ["docs/systemd.md", "man/gpumgrd.8.scd"])
+def test_the_socket_unit_is_enabled_while_nothing_runs(page):
+    """systemd does not start the socket of a service that is active."""
+    before, found, _ = (SOURCE_ROOT / page).read_text().partition("systemctl enable --now gpumgrd.socket")
+    assert found and "systemctl stop gpumgrd" in before[-150:]
 
 
 def test_what_is_missing_is_said_and_not_installed(tmp_path):

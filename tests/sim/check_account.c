@@ -82,6 +82,10 @@ struct range account_commitment(const struct checker *checker, size_t service, s
 		range.hi = told->alive ? range.hi + declared : declared;
 		if (!told->alive)
 			range.lo = declared;
+	} else if (!told->alive && told->planned == 0 && (told->gpus & GPU_BIT(gpu)) != 0) {
+		/* kept for those who lease it, while it is down */
+		range.hi = leases_uses(checker, service, 0, false) > 0 ? declared : 0;
+		range.lo = leases_uses(checker, service, 0, true) > 0 ? declared : 0;
 	}
 	return range;
 }
@@ -133,6 +137,12 @@ static bool has_unsettled(const struct checker *checker)
 	return false;
 }
 
+/* What appeared since room was leased there may be its filling. */
+static int64_t unfilled(const struct checker *checker, size_t gpu, int64_t rest)
+{
+	return rest - smaller(leases_rooms(checker, gpu).hi, larger(0, rest - checker->room_base[gpu]));
+}
+
 static struct range others_by_process(const struct checker *checker, size_t gpu)
 {
 	const struct gpu_facts *facts = &checker->reading.gpus[gpu];
@@ -149,7 +159,7 @@ static struct range others_by_process(const struct checker *checker, size_t gpu)
 		if (checker->reading.taken_ms > checker->told[s].start_ms)
 			surely += checker->reading.measured_mib[gpu][s];
 	}
-	range.lo = larger(0, facts->used_mib - measured - leaving);
+	range.lo = unfilled(checker, gpu, larger(0, facts->used_mib - measured - leaving));
 	range.hi = larger(0, facts->used_mib - surely);
 	if (!has_unsettled(checker))
 		return range;
@@ -180,9 +190,10 @@ static struct range others_by_total(const struct checker *checker, size_t gpu)
 		least += checker->told[s].alive ? commitment.lo : 0;
 		is_inhabited = is_inhabited || lives_on(checker, s, gpu);
 	}
+	is_inhabited = is_inhabited || leases_rooms(checker, gpu).lo > 0;
 	if (!is_inhabited && used < baseline)
 		baseline = used;
-	range.lo = larger(larger(baseline, used - most), 0);
+	range.lo = larger(baseline, unfilled(checker, gpu, larger(used - most, 0)));
 	/* sums cannot tell whose a change was: at the most, all of it is foreign */
 	range.hi = larger(larger(larger(checker->baseline_hi[gpu], checker->last_foreign[gpu]), used - least), used);
 	if (has_unsettled(checker)) {
@@ -204,6 +215,11 @@ struct range account_others(const struct checker *checker, size_t gpu)
 	}
 }
 
+int64_t account_strangers(const struct checker *checker, size_t gpu)
+{
+	return larger(0, account_others(checker, gpu).lo - ended_mib(checker, gpu));
+}
+
 bool account_is_settling(const struct checker *checker)
 {
 	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
@@ -215,10 +231,12 @@ bool account_is_settling(const struct checker *checker)
 
 bool account_is_exact(const struct checker *checker)
 {
+	if (leases_are_doubtful(checker))
+		return false;
 	for (size_t g = 0; g < checker->setup.n_gpus; g++) {
 		struct range others = account_others(checker, g);
 
-		if (others.lo != others.hi)
+		if (others.lo != others.hi || leases_rooms(checker, g).lo != leases_rooms(checker, g).hi)
 			return false;
 		for (size_t s = 0; s < checker->setup.config.n_services; s++) {
 			struct range commitment = account_commitment(checker, s, g);
@@ -239,8 +257,11 @@ static void note_baseline(struct checker *checker, size_t gpu)
 	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
 		alive = alive || lives_on(checker, s, gpu);
 		/* or it is not known yet that it does not live */
-		planned = planned || checker->told[s].planned != 0 || !checker->told[s].looked;
+		planned = planned || checker->told[s].planned != 0 || !checker->told[s].looked ||
+			leases_uses(checker, s, 0, false) > 0;
 	}
+	alive = alive || leases_rooms(checker, gpu).lo > 0;
+	planned = planned || leases_rooms(checker, gpu).hi > 0; /* there, or on another GPU of the same claim */
 	if (alive) { /* sums cannot tell whose it is */
 		checker->baseline_hi[gpu] = larger(checker->baseline_hi[gpu], used);
 		return;
@@ -312,6 +333,7 @@ void account_settle(struct checker *checker)
 
 		for (size_t s = 0; s < checker->setup.config.n_services; s++)
 			is_inhabited = is_inhabited || lives_on(checker, s, g);
+		is_inhabited = is_inhabited || leases_rooms(checker, g).lo > 0;
 		if (facts == NULL || is_inhabited)
 			continue;
 		checker->baseline_lo[g] = smaller(checker->baseline_lo[g], facts->used_mib);

@@ -15,11 +15,22 @@ static bool has_step(const struct seen_transition *transition, size_t service, e
 	return false;
 }
 
+static bool is_over(const struct seen_transition *transition, size_t service, enum plan_action action)
+{
+	for (size_t i = 0; i < transition->n_steps; i++) {
+		const struct seen_step *step = &transition->steps[i];
+
+		if (step->plan.service == service && step->plan.action == action && step->state <= STEP_RUNNING)
+			return false;
+	}
+	return true;
+}
+
 /* The running transition (or the one that ended just now) that has such a step. */
 static const struct seen_transition *whose_step(const struct observation *seen, size_t service, enum plan_action action)
 {
 	for (size_t i = 0; i < seen->n_running; i++) {
-		if (has_step(&seen->running[i], service, action))
+		if (!is_over(&seen->running[i], service, action))
 			return &seen->running[i];
 	}
 	for (size_t i = 0; i < seen->n_effects; i++) {
@@ -29,7 +40,21 @@ static const struct seen_transition *whose_step(const struct observation *seen, 
 			has_step(&effect->answer, service, action))
 			return &effect->answer;
 	}
+	for (size_t i = 0; i < seen->n_running; i++) { /* its step may have come to its end in this event */
+		if (has_step(&seen->running[i], service, action))
+			return &seen->running[i];
+	}
 	return NULL;
+}
+
+/* The next transition may have begun in the same moment. */
+static bool is_stopped_now(const struct observation *seen, size_t service)
+{
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		if (seen->effects[i].effect.kind == EFFECT_STOP && seen->effects[i].effect.service == service)
+			return true;
+	}
+	return false;
 }
 
 static bool is_forced(const struct checker *checker, const struct observation *seen, size_t service)
@@ -43,7 +68,7 @@ static bool is_forced(const struct checker *checker, const struct observation *s
 			return true;
 	}
 	for (size_t i = 0; i < seen->n_running; i++) { /* whose client went away */
-		const struct request_spec *spec = &seen->running[i].spec;
+		const struct asked *spec = &seen->running[i].spec;
 
 		if (spec->force && (spec->kind == REQUEST_RELEASE_ALL || spec->target == service))
 			return true;
@@ -78,6 +103,8 @@ static void begin_run(struct checker *checker, const struct effect *effect)
 		.start_ms = checker->now,
 		.started_ms = checker->now,
 		.last_used_ms = checker->now,
+		.was_leased = before.was_leased,
+		.was_used = leases_uses(checker, effect->service, 0, false) > 0,
 		.allowed = before.allowed,
 	};
 }
@@ -85,7 +112,7 @@ static void begin_run(struct checker *checker, const struct effect *effect)
 static void do_adopt(struct checker *checker, const struct observation *seen, const struct effect *effect)
 {
 	struct told *told = &checker->told[effect->service];
-	bool was_healthy;
+	bool was_healthy, was_external = told->external;
 
 	require(told->found_alive, "adopt", "%s is adopted though nobody found it",
 		checker->setup.names[effect->service]);
@@ -95,10 +122,16 @@ static void do_adopt(struct checker *checker, const struct observation *seen, co
 	told->adopted = true;
 	told->started = true;
 	told->was_ready = was_healthy;
+	told->external = was_external;
 	told->gpus = seen->services[effect->service].gpus;
 	account_adopted(checker, effect->service);
-	if (checker->stats != NULL)
-		checker->stats->adopted++;
+	require(!was_external || !checker->setup.services[effect->service].stop_external ||
+			is_stopped_now(seen, effect->service),
+		"external-stays", "%s was started by others and is not stopped", checker->setup.names[effect->service]);
+	if (checker->stats == NULL)
+		return;
+	checker->stats->adopted++;
+	checker->stats->external += was_external;
 }
 
 static void do_start(struct checker *checker, const struct observation *seen, const struct effect *effect)
@@ -135,6 +168,11 @@ static void check_why_stopped(struct checker *checker, const struct observation 
 
 	if (whose == NULL && is_forced(checker, seen, effect->service))
 		return; /* a forced stop does not wait for its turn */
+	if (whose == NULL && told->external && checker->setup.services[effect->service].stop_external) {
+		if (checker->stats != NULL)
+			checker->stats->stopped_external++;
+		return;
+	}
 	require(whose != NULL || is_cleanup(told) || told->stop_sent, "unasked-stop", "%s is stopped for no transition",
 		name);
 	require(whose != NULL || !told->adopted || told->leader_ended || told->stop_sent, "unasked-stop",
@@ -142,7 +180,7 @@ static void check_why_stopped(struct checker *checker, const struct observation 
 	if (whose == NULL || !checker->setup.services[effect->service].pinned || is_cleanup(told))
 		return;
 	require(whose->spec.kind != REQUEST_RELEASE_ALL &&
-			(whose->spec.kind == REQUEST_PHASE
+			(whose->spec.kind == REQUEST_PHASE || whose->spec.kind == REQUEST_LEASE
 					? (request_needs(checker, &whose->spec) & GPU_BIT(effect->service)) != 0
 					: whose->spec.target == effect->service),
 		"pinned", "%s is pinned, and #%llu stops it", name, (unsigned long long)whose->id);
@@ -156,6 +194,11 @@ static void do_stop(struct checker *checker, const struct observation *seen, con
 	require(told->alive && told->run == effect->run, "stale-run", "run %llu of %s is stopped, which is not",
 		(unsigned long long)effect->run, name);
 	check_why_stopped(checker, seen, effect);
+	require(is_cleanup(told) || is_forced(checker, seen, effect->service) ||
+			whose_step(seen, effect->service, PLAN_STOP) == NULL ||
+			leases_uses(checker, effect->service, whose_step(seen, effect->service, PLAN_STOP)->id, true) ==
+				0,
+		"leased-stop", "%s is stopped under its holder", name);
 	if (!effect->force) {
 		if (!told->stop_sent)
 			told->stop_ms = checker->now;
@@ -205,7 +248,7 @@ static void do_probe(struct checker *checker, const struct observation *seen, co
 
 /* Answers. */
 
-static const struct known *open_equal(const struct checker *checker, const struct request_spec *spec)
+static const struct known *open_equal(const struct checker *checker, const struct asked *spec)
 {
 	for (size_t i = 0; i < checker->n_known; i++) {
 		const struct known *known = &checker->known[i];
@@ -246,6 +289,38 @@ static size_t count_open(const struct checker *checker)
 	return n;
 }
 
+/* The same request_id means the same lease. */
+static void check_same_request(struct checker *checker, const struct observation *seen, const struct ticket *ticket)
+{
+	unsigned long long number = ticket->ticket;
+	enum outcome outcome = OUTCOME_DONE;
+	bool is_answered = false;
+
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		const struct effect *effect = &seen->effects[i].effect;
+
+		if (effect->kind != EFFECT_REPLY || effect->answer.ticket != ticket->ticket)
+			continue;
+		is_answered = true;
+		outcome = effect->answer.outcome;
+	}
+	if ((ticket->same_id == 0 && ticket->same_fence == 0) || outcome == OUTCOME_TOO_MANY)
+		return;
+	if (!ticket->is_same) {
+		require(is_answered && outcome == OUTCOME_REQUEST_ID_REUSED, "request-id",
+			"ticket %llu uses a request_id for something else", number);
+		return;
+	}
+	require(ticket->same_id == 0 || ticket->id == ticket->same_id, "request-id",
+		"ticket %llu repeats #%llu and is part of #%llu", number, (unsigned long long)ticket->same_id,
+		(unsigned long long)ticket->id);
+	require(ticket->same_fence == 0 || (is_answered && outcome == OUTCOME_DONE), "request-id",
+		"ticket %llu repeats what lease %llu is for and is not answered", number,
+		(unsigned long long)ticket->same_fence);
+	if (checker->stats != NULL)
+		checker->stats->joined_leases += ticket->same_id != 0;
+}
+
 static void do_accept(struct checker *checker, const struct observation *seen, const struct effect *effect)
 {
 	struct ticket *ticket = find_ticket(checker, effect->answer.ticket);
@@ -258,6 +333,7 @@ static void do_accept(struct checker *checker, const struct observation *seen, c
 	require(ticket->id == 0, "accept", "ticket %llu is accepted twice", (unsigned long long)ticket->ticket);
 	require(effect->answer.id != 0, "accept", "ticket %llu is part of nothing", (unsigned long long)ticket->ticket);
 	ticket->id = effect->answer.id;
+	check_same_request(checker, seen, ticket);
 	equal = open_equal(checker, &ticket->spec);
 	if (is_turned_away(seen, ticket->ticket) || equal == NULL ||
 		(ticket->spec.kind != REQUEST_PHASE && ticket->spec.kind != REQUEST_START))
@@ -267,16 +343,6 @@ static void do_accept(struct checker *checker, const struct observation *seen, c
 		(unsigned long long)equal->id);
 	if (checker->stats != NULL)
 		checker->stats->joins += equal->id == ticket->id;
-}
-
-/* The next transition may have begun in the same moment. */
-static bool is_stopped_now(const struct observation *seen, size_t service)
-{
-	for (size_t i = 0; i < seen->n_effects; i++) {
-		if (seen->effects[i].effect.kind == EFFECT_STOP && seen->effects[i].effect.service == service)
-			return true;
-	}
-	return false;
 }
 
 static void check_done(struct checker *checker, const struct observation *seen, const struct seen_transition *answer)
@@ -332,6 +398,7 @@ static void check_outcome(struct checker *checker, const struct observation *see
 			check_refusal(checker, &reply->answer, seen);
 		break;
 	case OUTCOME_WAIT_TIMEOUT:
+	case OUTCOME_LEASE_TIMEOUT:
 		require(seen->now >= ticket->submit_ms + ticket->wait_ms, "wait-short",
 			"ticket %llu timed out after %llu of %llu ms", (unsigned long long)ticket->ticket,
 			(unsigned long long)(seen->now - ticket->submit_ms), (unsigned long long)ticket->wait_ms);
@@ -340,7 +407,10 @@ static void check_outcome(struct checker *checker, const struct observation *see
 			(unsigned long long)ticket->id);
 		break;
 	case OUTCOME_TOO_MANY:
-		require(checker->setup.config.queue_max != 0 && count_open(checker) > checker->setup.config.queue_max,
+		require((checker->setup.config.queue_max != 0 &&
+				count_open(checker) > checker->setup.config.queue_max) ||
+				(ticket->spec.kind == REQUEST_LEASE && checker->setup.config.leases_max != 0 &&
+					checker->n_held + checker->n_claims >= checker->setup.config.leases_max),
 			"too-many", "%zu wait and %zu may", count_open(checker), checker->setup.config.queue_max);
 		break;
 	case OUTCOME_WITHDRAWN:
@@ -349,14 +419,30 @@ static void check_outcome(struct checker *checker, const struct observation *see
 		break;
 	case OUTCOME_START_FAILED:
 	case OUTCOME_START_TIMEOUT:
-		require(reply->answer.id == 0 || reply->answer.n_steps > 0 ||
+		require(reply->answer.id == 0 || reply->answer.n_steps > 0 || (known != NULL && known->adopted) ||
 				!shares_service_with_running(checker, seen, &reply->answer),
 			"turn-too-early", "#%llu failed while its service is in another transition",
 			(unsigned long long)reply->answer.id);
 		break;
 	default:
-		require(outcome <= OUTCOME_SHUTDOWN, "outcome", "outcome %d", (int)outcome);
+		require(outcome <= OUTCOME_REQUEST_ID_REUSED, "outcome", "outcome %d", (int)outcome);
 		break;
+	}
+}
+
+/* A lease for which nothing was to be done, and whose turn came to nothing in the same moment. */
+static void note_lost_turn(struct checker *checker, const struct observation *seen, const struct seen_effect *reply)
+{
+	const struct known *known = find_known(checker, reply->answer.id);
+
+	if (reply->answer.id == 0 || reply->answer.spec.kind != REQUEST_LEASE || reply->answer.n_steps > 0 ||
+		(known != NULL && known->adopted))
+		return;
+	for (size_t i = 0; i < seen->n_queue; i++) {
+		struct known *waiting = find_known(checker, seen->queue[i].id);
+
+		if (waiting != NULL)
+			waiting->overtaken_hi++;
 	}
 }
 
@@ -374,6 +460,8 @@ static void do_reply(struct checker *checker, const struct observation *seen, co
 	require(reply->answer.id == 0 || ticket->id == 0 || reply->answer.id == ticket->id, "reply",
 		"ticket %llu is answered with another's record", (unsigned long long)ticket->ticket);
 	check_outcome(checker, seen, ticket, reply);
+	note_lost_turn(checker, seen, reply);
+	leases_check_reply(checker, ticket, reply, seen);
 	ticket->replied = true;
 	if (reply->answer.id != 0 && find_known(checker, reply->answer.id) != NULL)
 		find_known(checker, reply->answer.id)->ended =
@@ -384,6 +472,34 @@ static void do_reply(struct checker *checker, const struct observation *seen, co
 	}
 	if (checker->stats != NULL)
 		checker->stats->outcomes[reply->effect.answer.outcome]++;
+}
+
+static void do_ask(struct checker *checker, const struct effect *effect)
+{
+	struct told *told = &checker->told[effect->service];
+	const char *name = checker->setup.names[effect->service];
+	enum service_state state = checker->states[effect->service];
+
+	require(told->alive && told->run == effect->run, "stale-run", "run %llu of %s is asked, which is not",
+		(unsigned long long)effect->run, name);
+	require(checker->setup.services[effect->service].has_busy_probe, "ask", "%s has no busy probe", name);
+	require(!told->busy_out, "ask-twice", "%s is asked while a question is under way", name);
+	require(state == SERVICE_READY || state == SERVICE_BUSY || checker->fault_ms == checker->now, "ask",
+		"%s is asked whether it works and is %s", name, service_state_name(state));
+	told->busy_out = true;
+	told->busy_ms = checker->now;
+	if (checker->stats != NULL)
+		checker->stats->asked_busy++;
+}
+
+/* Leases for which nothing is to be done begin without a notice, and may come to nothing in the same event. */
+static bool may_be_unpublished(const struct observation *seen, uint64_t id)
+{
+	for (size_t i = 0; i < seen->n_running; i++) {
+		if (seen->running[i].id == id)
+			return seen->running[i].n_steps == 0;
+	}
+	return true;
 }
 
 static void check_one(struct checker *checker, const struct observation *seen, const struct seen_effect *effect)
@@ -412,6 +528,22 @@ static void check_one(struct checker *checker, const struct observation *seen, c
 		break;
 	case EFFECT_REPLY:
 		do_reply(checker, seen, effect);
+		break;
+	case EFFECT_FENCE:
+		require(find_claim(checker, effect->effect.answer.id) != NULL ||
+				may_be_unpublished(seen, effect->effect.answer.id),
+			"fence-asked", "a fence is asked for #%llu, which claims nothing",
+			(unsigned long long)effect->effect.answer.id);
+		leases_await_fence(checker, effect->effect.answer.id);
+		break;
+	case EFFECT_LOCK:
+		lock_wanted(checker, &effect->effect);
+		break;
+	case EFFECT_LEASE:
+		leases_news(checker, effect, seen);
+		break;
+	case EFFECT_ASK_BUSY:
+		do_ask(checker, &effect->effect);
 		break;
 	case EFFECT_PUBLISH:
 		if (strcmp(effect->notice, "service.state") == 0)

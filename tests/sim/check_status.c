@@ -7,17 +7,18 @@
 #define AGED 8
 #define READING_MS 2000 /* nothing is decided before a first reading had so long to come */
 #define STALE_MS 10000 /* until readings that stay away count for nothing */
-#define FAULT_MS 100 /* after memory ran out while deciding, it is tried again */
 
 /* From which state to which a service may go; from a row to the columns set. */
 #define TO(state) (1u << SERVICE_##state)
 static const unsigned legal[SERVICE_STATE_COUNT] = {
 	[SERVICE_UNKNOWN] = TO(STOPPED) | TO(STARTING) | TO(READY),
-	[SERVICE_STOPPED] = TO(STARTING) | TO(READY), /* ready: found running at a later look */
-	[SERVICE_STARTING] = TO(READY) | TO(STOPPING) | TO(ERROR),
-	[SERVICE_READY] = TO(BUSY) | TO(ASLEEP) | TO(STOPPING) | TO(ERROR),
-	[SERVICE_BUSY] = TO(READY) | TO(STOPPING) | TO(ERROR),
-	[SERVICE_ASLEEP] = TO(READY) | TO(STARTING) | TO(STOPPING) | TO(ERROR),
+	/* ready: found running at a later look; unknown: looked for in vain */
+	[SERVICE_STOPPED] = TO(STARTING) | TO(READY) | TO(UNKNOWN),
+	/* stopped: by somebody else */
+	[SERVICE_STARTING] = TO(READY) | TO(STOPPING) | TO(ERROR) | TO(STOPPED),
+	[SERVICE_READY] = TO(BUSY) | TO(ASLEEP) | TO(STOPPING) | TO(ERROR) | TO(STOPPED),
+	[SERVICE_BUSY] = TO(READY) | TO(STOPPING) | TO(ERROR) | TO(STOPPED),
+	[SERVICE_ASLEEP] = TO(READY) | TO(STARTING) | TO(STOPPING) | TO(ERROR) | TO(STOPPED),
 	[SERVICE_STOPPING] = TO(STOPPED) | TO(ERROR),
 	[SERVICE_ERROR] = TO(STARTING) | TO(STOPPING) | TO(READY) | TO(STOPPED),
 };
@@ -36,9 +37,18 @@ void check_change(struct checker *checker, const struct seen_effect *change)
 	require((legal[change->from] >> change->to & 1) != 0, "state-change", "%s went from %s to %s",
 		checker->setup.names[change->subject], service_state_name((enum service_state)change->from),
 		service_state_name((enum service_state)change->to));
+	bool is_by_others = change->to == SERVICE_STOPPED && change->from != SERVICE_STOPPING &&
+		change->from != SERVICE_UNKNOWN && change->from != SERVICE_ERROR;
+	require(!is_by_others || checker->told[change->subject].ended_by_others, "state-change",
+		"%s is stopped though nobody stopped it", checker->setup.names[change->subject]);
 	checker->states[change->subject] = (enum service_state)change->to;
 	if (change->to == SERVICE_READY && change->from != SERVICE_BUSY)
 		checker->told[change->subject].ready_since_ms = checker->now;
+	checker->told[change->subject].idle_since_ms = change->to == SERVICE_READY ? checker->now : 0;
+	if (change->to != SERVICE_READY && change->to != SERVICE_BUSY)
+		leases_forget_busy(checker, change->subject);
+	if (change->to == SERVICE_ERROR || change->to == SERVICE_STOPPED)
+		leases_failed(checker, change->subject);
 }
 
 static void check_account(struct checker *checker, const struct observation *seen, size_t g)
@@ -63,6 +73,8 @@ static void check_account(struct checker *checker, const struct observation *see
 		committed.lo += one.lo;
 		committed.hi += one.hi;
 	}
+	committed.lo += leases_rooms(checker, g).lo;
+	committed.hi += leases_rooms(checker, g).hi;
 	require((int64_t)account->committed_mib >= committed.lo && (int64_t)account->committed_mib <= committed.hi,
 		"account-committed", "gpu%zu: committed %llu, should be %lld..%lld", g,
 		(unsigned long long)account->committed_mib, (long long)committed.lo, (long long)committed.hi);
@@ -99,11 +111,15 @@ static void check_service(struct checker *checker, const struct observation *see
 		require(service->state == SERVICE_STOPPED || service->state == SERVICE_ERROR ||
 				service->state == SERVICE_UNKNOWN,
 			"state-dead", "%s is gone and is %s", name, service_state_name(service->state));
-	require((service->state == SERVICE_UNKNOWN) == !told->looked, "state-looked", "%s is %s", name,
+	/* What was found while it was about to be started is looked for again when that has come to nothing. */
+	bool may_be_unknown =
+		!told->looked || told->untold || (told->found_alive && (service->transition != 0 || told->find_out));
+	require(service->state == SERVICE_UNKNOWN ? may_be_unknown : told->looked, "state-looked", "%s is %s", name,
 		service_state_name(service->state));
 	require(service->state != SERVICE_READY || told->was_ready, "state-ready", "%s is ready without a good check",
 		name);
-	if (!told->alive && !has_pending(checker, s) && !account_is_settling(checker) && told->planned == 0)
+	if (!told->alive && !has_pending(checker, s) && !account_is_settling(checker) && told->planned == 0 &&
+		leases_uses(checker, s, 0, false) == 0)
 		require(service->committed_mib == 0, "account-service", "%s is gone and commits %llu MiB", name,
 			(unsigned long long)service->committed_mib);
 }
@@ -167,7 +183,9 @@ void check_status(struct checker *checker, const struct observation *seen)
 	require(!checker->has_before || seen->version != checker->before.version ||
 			is_same_page(seen, &checker->before),
 		"version", "the page changed and its version did not");
-	require(seen->n_running == 0 || checker->fast, "sampling", "a transition runs and readings are slow");
+	for (size_t i = 0; i < seen->n_running; i++)
+		require(checker->fast || seen->running[i].n_steps == 0 || !is_at_work(checker, &seen->running[i]),
+			"sampling", "a transition runs and readings are slow");
 }
 
 /* The queue. */
@@ -217,7 +235,8 @@ static void check_running(struct checker *checker, const struct observation *see
 		for (size_t j = 0; j < i; j++) {
 			const struct seen_transition *b = &seen->running[j];
 
-			if (is_forced_stop(a) || is_forced_stop(b))
+			if (is_forced_stop(a) || is_forced_stop(b) || !is_at_work(checker, a) ||
+				!is_at_work(checker, b))
 				continue;
 			require((a->gpus & b->gpus) == 0, "disjoint", "#%llu and #%llu run on the same GPU",
 				(unsigned long long)a->id, (unsigned long long)b->id);
@@ -236,7 +255,7 @@ gpu_set services_of(const struct checker *checker, const struct seen_transition 
 
 	if (transition->spec.kind == REQUEST_RELEASE_ALL)
 		return GPU_SET_ALL;
-	if (transition->spec.kind == REQUEST_STOP)
+	if (transition->spec.kind == REQUEST_STOP || transition->spec.kind == REQUEST_MAKE_ROOM)
 		services |= GPU_BIT(transition->spec.target);
 	for (size_t i = 0; i < transition->n_steps; i++)
 		services |= GPU_BIT(transition->steps[i].plan.service);
@@ -253,7 +272,7 @@ static bool has_alive_need(const struct checker *checker, const struct seen_tran
 }
 
 /* At the start, and when something was found that readings have not shown yet. */
-static bool awaits_reading(const struct checker *checker)
+bool awaits_reading(const struct checker *checker)
 {
 	if (!checker->has_reading && checker->now - checker->begin_ms <= READING_MS)
 		return true;
@@ -281,19 +300,94 @@ static void expect_turn(struct checker *checker, const struct observation *seen,
 		checker_broke(checker, rule, "#%llu waits, and could have its turn", (unsigned long long)waiting->id);
 }
 
+/* Who waits keeps others from the GPUs that he waits for, and from the services that he is about. */
+static bool gates(
+	const struct checker *checker, const struct seen_transition *before, const struct seen_transition *waiting)
+{
+	if (before->state != TRANSITION_QUEUED && waiting->spec.kind != REQUEST_STOP)
+		return false;
+	return (services_of(checker, before) & services_of(checker, waiting)) != 0 ||
+		(request_gpus(checker, &before->spec, NULL) & request_gpus(checker, &waiting->spec, NULL)) != 0;
+}
+
+/* A lease on what is well and free waits for nobody, whatever else is under way. */
+static void check_warm(struct checker *checker, const struct observation *seen, size_t index)
+{
+	const struct seen_transition *waiting = &seen->queue[index];
+	bool is_warm =
+		waiting->spec.kind == REQUEST_LEASE && waiting->spec.mode != LEASE_GPU && waiting->spec.services != 0;
+
+	for (size_t i = 0; i < index; i++) /* who is before it may be about to end what it needs */
+		is_warm = is_warm && seen->queue[i].state != TRANSITION_QUEUED;
+	for (size_t s = 0; s < seen->n_services; s++) {
+		enum service_state state = seen->services[s].state;
+
+		if ((waiting->spec.services & GPU_BIT(s)) != 0)
+			is_warm = is_warm && (state == SERVICE_READY || state == SERVICE_BUSY) &&
+				seen->services[s].transition == 0;
+	}
+	expect_turn(checker, seen, waiting, !is_warm || leases_excludes(checker, &waiting->spec, waiting->id),
+		"waits-warm");
+}
+
+/* Who waits behind another lease request for the same service keeps what he would have used when he was looked at. */
+static bool has_long_line(const struct observation *seen, size_t index)
+{
+	gpu_set services = 0;
+
+	for (size_t i = 0; i < index; i++) {
+		if (seen->queue[i].state != TRANSITION_QUEUED || seen->queue[i].spec.kind != REQUEST_LEASE)
+			continue;
+		if ((seen->queue[i].spec.services & services) != 0)
+			return true;
+		services |= seen->queue[i].spec.services;
+	}
+	return false;
+}
+
+/* Whom mode gpu excludes is known only once it is known where its services stand. */
+static bool is_place_unknown(
+	const struct checker *checker, const struct observation *seen, const struct seen_transition *waiting)
+{
+	gpu_set known = GPU_BIT(seen->n_gpus) - 1;
+
+	for (size_t s = 0; s < checker->setup.config.n_services && waiting->spec.mode == LEASE_GPU; s++) {
+		if ((waiting->spec.services & GPU_BIT(s)) != 0 && checker->told[s].alive &&
+			(seen->services[s].gpus & known) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Somebody waits only for what runs, or for somebody who waits before him. */
 static void check_waits(struct checker *checker, const struct observation *seen, size_t index)
 {
 	const struct seen_transition *waiting = &seen->queue[index];
 	gpu_set taken = 0, services = 0;
 
-	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
-		if (!checker->told[s].looked)
-			return;
-	}
-	if (waiting->state != TRANSITION_QUEUED || account_is_settling(checker))
+	bool runs = false, is_behind = false;
+
+	if (!everything_is_looked_at(checker) || account_is_settling(checker))
+		return;
+	if (waiting->state == TRANSITION_PARKED)
+		expect_turn(checker, seen, waiting,
+			request_is_hopeful(checker, &waiting->spec) || leases_are_full(checker), "parked-hopeless");
+	if (waiting->state == TRANSITION_PARKED)
+		expect_turn(checker, seen, waiting,
+			leases_is_anything_used(checker) || is_anything_about_to_yield(checker) ||
+				is_place_unknown(checker, seen, waiting),
+			"parked-for-nothing");
+	if (waiting->state == TRANSITION_PARKED && seen->n_running == 0 && account_is_exact(checker))
+		expect_turn(checker, seen, waiting,
+			request_may_fit_some_day(checker, &waiting->spec) || leases_are_full(checker) ||
+				is_place_unknown(checker, seen, waiting),
+			"parked-unfit");
+	if (waiting->state != TRANSITION_QUEUED || !lock_permits(checker, &waiting->spec))
 		return;
 	for (size_t i = 0; i < seen->n_running; i++) {
+		if (!is_at_work(checker, &seen->running[i]))
+			continue;
+		runs = true;
 		taken |= seen->running[i].gpus;
 		services |= services_of(checker, &seen->running[i]);
 	}
@@ -301,19 +395,29 @@ static void check_waits(struct checker *checker, const struct observation *seen,
 	for (size_t s = 0; s < seen->n_services; s++)
 		if (seen->services[s].transition != 0)
 			taken |= seen->services[s].gpus;
-	expect_turn(checker, seen, waiting, seen->n_running > 0, "stands-still");
+	bool is_blocked = leases_may_block(checker, &waiting->spec, waiting->id);
+
+	for (size_t i = 0; i < index; i++)
+		is_behind = is_behind || gates(checker, &seen->queue[i], waiting);
+	expect_turn(
+		checker, seen, waiting, runs || is_behind || is_blocked || has_long_line(seen, index), "stands-still");
+	check_warm(checker, seen, index);
 	for (size_t i = 0; i < index; i++) {
+		if (waiting->spec.kind ==
+			REQUEST_STOP) /* what was asked for before it comes before it, parked or not */
+			services |= services_of(checker, &seen->queue[i]);
 		if (seen->queue[i].state != TRANSITION_QUEUED)
 			continue;
 		taken |= request_gpus(checker, &seen->queue[i].spec, NULL);
 		services |= services_of(checker, &seen->queue[i]);
 	}
-	if ((services_of(checker, waiting) & services) != 0)
+	if ((services_of(checker, waiting) & services) != 0 || is_blocked || has_long_line(seen, index))
 		return;
 	expect_turn(checker, seen, waiting, (request_gpus(checker, &waiting->spec, NULL) & taken) != 0,
 		"waits-for-nothing");
 	expect_turn(checker, seen, waiting,
-		(waiting->spec.kind != REQUEST_START && waiting->spec.kind != REQUEST_PHASE) ||
+		(waiting->spec.kind != REQUEST_START && waiting->spec.kind != REQUEST_PHASE &&
+			waiting->spec.kind != REQUEST_LEASE) ||
 			has_alive_need(checker, waiting) || !account_is_exact(checker) ||
 			!request_fits(checker, &waiting->spec, ~taken),
 		"waits-needlessly");
@@ -324,7 +428,8 @@ static void check_budget(struct checker *checker, const struct observation *seen
 	for (size_t i = 0; i < checker->n_tickets; i++) {
 		const struct ticket *ticket = &checker->tickets[i];
 
-		if (ticket->id != waiting->id || ticket->replied || ticket->withdrawn)
+		if (ticket->id != waiting->id || ticket->replied || ticket->withdrawn ||
+			lock_is_undecided(checker, &waiting->spec))
 			continue;
 		require(seen->now <= ticket->submit_ms + ticket->wait_ms, "wait-long",
 			"ticket %llu still waits after %llu ms of %llu", (unsigned long long)ticket->ticket,
@@ -354,8 +459,8 @@ void check_queue(struct checker *checker, const struct observation *seen)
 				"#%llu has priority %d", (unsigned long long)waiting->id, waiting->priority);
 		require(i == 0 || goes_before(&seen->queue[i - 1], waiting), "queue-order", "#%llu stands before #%llu",
 			i == 0 ? 0 : (unsigned long long)seen->queue[i - 1].id, (unsigned long long)waiting->id);
-		require(open_tickets(checker, waiting->id) > 0, "orphan", "#%llu waits for nobody",
-			(unsigned long long)waiting->id);
+		require(open_tickets(checker, waiting->id) > 0 || waiting->spec.kind == REQUEST_MAKE_ROOM, "orphan",
+			"#%llu waits for nobody", (unsigned long long)waiting->id);
 		check_waits(checker, seen, i);
 		check_budget(checker, seen, waiting);
 	}
@@ -415,9 +520,10 @@ void check_deadline(struct checker *checker, const struct observation *seen)
 		const struct known *known =
 			ticket->replied || ticket->withdrawn ? NULL : find_known(checker, ticket->id);
 
-		if (known != NULL && !known->adopted && !known->ended)
+		if (known != NULL && !known->adopted && !known->ended && !lock_is_undecided(checker, &known->spec))
 			due = earlier(due, ticket->submit_ms + ticket->wait_ms);
 	}
+	due = earlier(due, leases_due(checker, seen));
 	require(seen->deadline <= due || due <= seen->now, "deadline-late",
 		"the next deadline is %llu, but something is due at %llu", (unsigned long long)seen->deadline,
 		(unsigned long long)due);

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define AGED 8
@@ -28,6 +29,47 @@ void checker_begin(struct checker *checker, const struct setup *setup, struct ch
 		checker->last_end_ms[g] = SIM_NEVER;
 	for (size_t s = 0; s < SIM_SERVICES; s++)
 		checker->told[s].allowed = setup->services[s].allowed;
+}
+
+/* What a new engine cannot know is forgotten; what was told of leases stands. */
+void checker_restart(struct checker *checker, uint64_t now, uint64_t grace_until_ms)
+{
+	struct checker *fresh = calloc(1, sizeof(*fresh));
+
+	if (fresh == NULL)
+		abort();
+	checker_begin(fresh, &checker->setup, checker->stats);
+	fresh->now = now;
+	fresh->last_fence = checker->last_fence;
+	fresh->moved = checker->moved;
+	fresh->n_held = checker->n_held;
+	fresh->is_restarted = true;
+	fresh->rule = checker->rule;
+	memcpy(fresh->message, checker->message, sizeof(fresh->message));
+	for (size_t i = 0; i < checker->n_held; i++) {
+		fresh->held[i] = (struct held){ .lease = checker->held[i].lease, .is_restored = true };
+		if (fresh->held[i].lease.attached) {
+			fresh->held[i].lease.awaits_holder = true;
+			fresh->held[i].lease.expires_ms = grace_until_ms;
+		}
+		fresh->held[i].room_base = checker->held[i].room_base;
+		for (size_t g = 0; g < SIM_GPUS && fresh->held[i].lease.room_mib > 0; g++) {
+			if ((fresh->held[i].lease.gpus & GPU_BIT(g)) != 0)
+				fresh->room_base[g] = fresh->held[i].room_base;
+		}
+		for (size_t s = 0; s < fresh->setup.config.n_services; s++) {
+			if ((fresh->held[i].lease.services & GPU_BIT(s)) == 0)
+				continue;
+			fresh->told[s].was_leased = true;
+			fresh->told[s].was_used = true;
+		}
+	}
+	*checker = *fresh;
+	free(fresh);
+	if (checker->stats == NULL)
+		return;
+	checker->stats->restarts_of_daemon++;
+	checker->stats->restored += checker->n_held;
 }
 
 struct ticket *find_ticket(struct checker *checker, uint64_t ticket)
@@ -72,10 +114,10 @@ static void tell_submit(struct checker *checker, const struct event *event)
 	*ticket = (struct ticket){
 		.ticket = event->submit.ticket,
 		.submit_ms = checker->now,
-		.spec = event->submit.spec,
 		.wait_ms = event->submit.spec.wait_ms == WAIT_DEFAULT_MS ? checker->setup.config.wait_ms
 									 : (uint64_t)event->submit.spec.wait_ms,
 	};
+	asked_copy(&ticket->spec, &event->submit.spec);
 	if (checker->stats != NULL)
 		checker->stats->kinds[event->submit.spec.kind]++;
 }
@@ -88,9 +130,13 @@ static void tell_ended(struct checker *checker, const struct event *event)
 		return;
 	account_ended(checker, event->service, event->kind == EVENT_START_FAILED);
 	told->alive = false;
+	if (told->planned != 0) /* that is where it is going to be, or is kept for who leases it */
+		told->gpus = told->planned_gpus;
+	told->busy_out = false;
 	told->probe_out = false;
 	if (checker->stats != NULL)
 		checker->stats->crashes += event->kind == EVENT_GONE && !told->stop_sent;
+	told->ended_by_others = event->by_others;
 }
 
 static void tell_health(struct checker *checker, const struct event *event)
@@ -113,9 +159,13 @@ static void tell_found(struct checker *checker, const struct event *event)
 	struct told *told = &checker->told[event->service];
 
 	told->looked = true;
+	/* What is about to be started is not adopted for a look from before, so that nothing new is known of it. */
+	bool is_ignored = told->planned != 0 && event->found.alive;
+	told->untold = event->found.untold || (told->untold && is_ignored);
 	told->find_out = false;
 	told->found_alive = event->found.alive;
 	told->found_healthy = event->found.healthy;
+	told->external = event->found.external;
 }
 
 void checker_tell(struct checker *checker, const struct event *event, uint64_t now)
@@ -142,6 +192,8 @@ void checker_tell(struct checker *checker, const struct event *event, uint64_t n
 		break;
 	case EVENT_ALLOWED:
 		told->allowed = event->allowed;
+		told->learns_allowed = true;
+		checker->moved |= GPU_BIT(event->service);
 		break;
 	default:
 		break;
@@ -160,6 +212,8 @@ void checker_tell(struct checker *checker, const struct event *event, uint64_t n
 	} else if (event->kind == EVENT_LEADER_ENDED && told->run == event->run) {
 		told->leader_ended = true;
 	}
+	lock_tell(checker, event);
+	leases_tell(checker, event);
 	account_settle(checker);
 }
 
@@ -231,12 +285,69 @@ static bool waited_for_another(const struct checker *checker, const struct seen_
 	return false;
 }
 
+/* A lease on what is there already changes nothing on any GPU. */
+static bool is_changeless(const struct seen_transition *adopted)
+{
+	return adopted->spec.kind == REQUEST_LEASE && adopted->n_steps == 0 && adopted->spec.room_mib == 0 &&
+		adopted->spec.mode != LEASE_GPU;
+}
+
+static bool want_same_service(const struct seen_transition *a, const struct seen_transition *b)
+{
+	return a->spec.kind == REQUEST_LEASE && b->spec.kind == REQUEST_LEASE &&
+		(a->spec.services & b->spec.services) != 0;
+}
+
+static bool was_parked(const struct checker *checker, uint64_t id)
+{
+	for (size_t i = 0; checker->has_before && i < checker->before.n_queue; i++) {
+		if (checker->before.queue[i].id == id)
+			return checker->before.queue[i].state == TRANSITION_PARKED;
+	}
+	return false;
+}
+
+/* Somebody came to be parked in this event, perhaps only for a part of it. */
+static bool is_any_parked(const struct observation *seen)
+{
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		if (seen->effects[i].parks)
+			return true;
+	}
+	return false;
+}
+
+/* What began without a notice is judged after what began in the same event with one. */
+static bool has_begun_others(const struct observation *seen)
+{
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		if (seen->effects[i].begins)
+			return true;
+	}
+	return false;
+}
+
+/* What those wanted who have had their answer in this event: they stood in the queue for a part of it. */
+static gpu_set services_of_answered(const struct checker *checker, const struct observation *seen)
+{
+	gpu_set services = 0;
+
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		if (seen->effects[i].effect.kind == EFFECT_REPLY && seen->effects[i].answer.id != 0)
+			services |= services_of(checker, &seen->effects[i].answer);
+	}
+	return services;
+}
+
 /* Nobody who was before it in the queue and wants the same GPUs was passed by. */
 static void check_overtaking(
 	struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
 {
 	bool adopted_is_aged = adopted->overtaken >= AGED;
+	bool is_late = adopted->spec.kind == REQUEST_LEASE && adopted->n_steps == 0 && has_begun_others(seen);
 	gpu_set services = 0; /* of those before it in the queue, for whom it waits first */
+	gpu_set before =
+		services_of_answered(checker, seen); /* and of all before it, be they parked, or waiting for the lock */
 
 	for (size_t i = 0; i < seen->n_queue; i++) {
 		const struct seen_transition *waiting = &seen->queue[i];
@@ -247,19 +358,40 @@ static void check_overtaking(
 			: is_aged || waiting->priority == adopted->priority ? waiting->id < adopted->id
 									    : waiting->priority > adopted->priority;
 
+		/* A stop keeps nobody from anything while somebody before it is about the same service. */
+		bool is_behind = waiting->spec.kind == REQUEST_STOP && (before & services_of(checker, waiting)) != 0;
+
+		before |= services_of(checker, waiting);
 		request_gpus(checker, &waiting->spec, &certain);
+		if (known != NULL && waiting->state == TRANSITION_PARKED && adopted->id > waiting->id)
+			known->overtaken_hi++; /* it may have been parked after that */
 		if (waiting->state != TRANSITION_QUEUED || is_forced_stop(adopted))
 			continue;
+		if (!lock_let_begin(checker, &waiting->spec)) { /* nobody else waits for the lock with it */
+			if (known != NULL)
+				known->overtaken_hi += adopted->id > waiting->id;
+			continue;
+		}
 		if (known != NULL && adopted->id > waiting->id) {
 			known->overtaken_hi++;
-			known->overtaken_lo += adopted->n_steps > 0 && !is_forced_stop(waiting) &&
-				(services & services_of(checker, waiting)) == 0 &&
-				!waited_for_another(checker, waiting) && (certain & adopted->gpus) != 0;
+			/* (Between a stop and who is before it about the same service nothing is counted.) */
+			known->overtaken_lo += adopted->n_steps > 0 && !is_behind &&
+				(waiting->spec.kind != REQUEST_STOP ||
+					(services_of(checker, waiting) & services_of(checker, adopted)) == 0) &&
+				!is_forced_stop(waiting) && (services & services_of(checker, waiting)) == 0 &&
+				!waited_for_another(checker, waiting) && !was_parked(checker, waiting->id) &&
+				!is_any_parked(seen) && checker->was_settled && (certain & adopted->gpus) != 0;
 		}
 		services |= services_of(checker, waiting);
-		require(!is_before || is_forced_stop(waiting) || waited_for_another(checker, waiting) ||
+		require(!is_before || is_late || is_behind || is_forced_stop(waiting) ||
+				waited_for_another(checker, waiting) || is_changeless(adopted) ||
+				was_parked(checker, waiting->id) || is_any_parked(seen) ||
 				(certain & adopted->gpus) == 0,
 			"overtaken", "#%llu had its turn before #%llu, which waits for the same GPUs",
+			(unsigned long long)adopted->id, (unsigned long long)waiting->id);
+		require(!is_before || !want_same_service(adopted, waiting) || was_parked(checker, waiting->id) ||
+				is_any_parked(seen),
+			"overtaken-lease", "#%llu had its turn before #%llu, which waits for the same service",
 			(unsigned long long)adopted->id, (unsigned long long)waiting->id);
 	}
 }
@@ -292,6 +424,9 @@ static void adopt(struct checker *checker, const struct seen_transition *adopted
 	if (checker->fault_ms != seen->now) /* else news of states may be missing */
 		check_adoption(checker, adopted, seen, checker->adopts_one);
 	check_overtaking(checker, adopted, seen);
+	require(lock_permitted(checker, &adopted->spec, seen), "lock-begin", "#%llu begins without the lock",
+		(unsigned long long)adopted->id);
+	leases_claim(checker, adopted);
 	known->adopted = true;
 	known->n_steps = adopted->n_steps;
 	memcpy(known->steps, adopted->steps, sizeof(known->steps));
@@ -357,9 +492,14 @@ static void check_published(struct checker *checker, const struct observation *s
 		forgive(checker, seen);
 		return;
 	}
-	for (size_t i = 0; i < seen->n_running; i++)
+	for (size_t i = 0; i < seen->n_running; i++) {
+		/* A lease for which nothing is to be done is news itself. */
+		if (seen->running[i].spec.kind == REQUEST_LEASE && seen->running[i].n_steps == 0 &&
+			is_newly_adopted(checker, &seen->running[i]))
+			adopt(checker, &seen->running[i], seen);
 		require(!is_newly_adopted(checker, &seen->running[i]), "unpublished",
 			"#%llu had its turn and nobody said so", (unsigned long long)seen->running[i].id);
+	}
 }
 
 /* A plan is not changed once it is adopted, and its steps only go forward. */
@@ -397,6 +537,8 @@ static void note_planned(struct checker *checker, const struct observation *seen
 				continue;
 			checker->told[step->plan.service].planned = seen->running[i].id;
 			checker->told[step->plan.service].planned_gpus = step->plan.gpus;
+			if (!checker->told[step->plan.service].alive)
+				checker->told[step->plan.service].gpus = step->plan.gpus;
 		}
 	}
 }
@@ -416,8 +558,14 @@ static void note_states(struct checker *checker, const struct observation *seen)
 		enum service_state state = seen->services[s].state;
 		struct told *told = &checker->told[s];
 
-		if (told->adopted && told->alive)
+		if ((told->adopted && told->alive) || checker->is_restarted)
 			told->gpus = seen->services[s].gpus;
+		if (state != SERVICE_READY)
+			told->idle_since_ms = 0;
+		else if (told->idle_since_ms == 0)
+			told->idle_since_ms = seen->now;
+		if (state != SERVICE_READY && state != SERVICE_BUSY)
+			leases_forget_busy(checker, s);
 		if (state != SERVICE_READY && state != SERVICE_BUSY)
 			told->ready_since_ms = 0;
 		else if (told->ready_since_ms == 0)
@@ -448,8 +596,47 @@ static void check_nothing(struct checker *checker, const struct observation *see
 	require(seen->version == checker->before.version, "stale-news", "news of a run that is over changed the page");
 }
 
+/* It is kept for its leases among what they have, as far as it may be used: more of that may be known now. */
+static void note_kept_place(struct checker *checker, const struct observation *seen, size_t service)
+{
+	struct told *told = &checker->told[service];
+	unsigned count = checker->setup.services[service].gpu_count;
+	gpu_set kept = told->gpus;
+
+	if (!told->learns_allowed || told->alive || gpu_set_count(told->gpus) >= count)
+		return;
+	for (size_t i = 0; i < checker->n_held; i++) {
+		if ((checker->held[i].lease.services & GPU_BIT(service)) != 0)
+			kept |= checker->held[i].lease.gpus;
+	}
+	if (leases_uses(checker, service, 0, false) == 0 || told->planned != 0)
+		return;
+	told->gpus = gpu_set_first(kept & told->allowed, count);
+	require(seen->services[service].gpus == told->gpus, "kept-place", "%s is kept on gpus %llx, should be on %llx",
+		checker->setup.names[service], (unsigned long long)seen->services[service].gpus,
+		(unsigned long long)told->gpus);
+}
+
+/* Where it stands that was found running: nobody but the engine says, and a reading may just have corrected it. */
+static void note_places(struct checker *checker, const struct observation *seen)
+{
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		struct told *told = &checker->told[s];
+
+		note_kept_place(checker, seen, s);
+		told->learns_allowed = false;
+		if (!told->adopted || !told->alive || seen->services[s].gpus == 0)
+			continue;
+		for (size_t g = 0; g < seen->n_gpus; g++) /* whose it was before is anybody's guess */
+			if ((seen->services[s].gpus & ~told->gpus & GPU_BIT(g)) != 0)
+				checker->baseline_lo[g] = 0;
+		told->gpus = seen->services[s].gpus;
+	}
+}
+
 void checker_judge(struct checker *checker, const struct observation *seen)
 {
+	note_places(checker, seen);
 	check_nothing(checker, seen);
 	forget_planned(checker, seen);
 	note_all(checker, seen);
@@ -459,12 +646,17 @@ void checker_judge(struct checker *checker, const struct observation *seen)
 		check_progress(checker, &seen->running[i]);
 	note_planned(checker, seen);
 	note_states(checker, seen);
+	leases_check(checker, seen);
+	lock_check(checker, seen);
 	check_status(checker, seen);
 	check_queue(checker, seen);
 	check_deadline(checker, seen);
 	note_ended(checker, seen);
 	for (size_t g = 0; checker->stats != NULL && g < seen->n_gpus; g++)
 		checker->stats->modes[seen->gpus[g].account.mode]++;
+	checker->is_restarted = false;
+	checker->was_settled = everything_is_looked_at(checker) && !awaits_reading(checker) &&
+		checker->now - checker->fault_ms > FAULT_MS; /* else the queue may not have been looked through */
 	observation_copy(&checker->before, seen);
 	checker->has_before = true;
 }
@@ -474,4 +666,5 @@ void checker_end(struct checker *checker)
 	for (size_t i = 0; i < checker->n_tickets; i++)
 		require(checker->tickets[i].replied || checker->tickets[i].withdrawn, "no-reply",
 			"ticket %llu was never answered", (unsigned long long)checker->tickets[i].ticket);
+	require(checker->n_claims == 0, "claims-left", "%zu claims are left behind", checker->n_claims);
 }

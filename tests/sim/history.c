@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "clients.h"
 #include "faulty_malloc.h"
 
 #define CLIENTS_MOST 14
@@ -20,6 +21,7 @@ struct history {
 	struct effects effects;
 	struct observation *seen;
 	struct checker *checker;
+	struct clients clients;
 	uint64_t next_ticket;
 	uint64_t mutant_memory;
 	size_t n_steps;
@@ -91,8 +93,10 @@ static void bring(struct history *history, const struct event *event)
 	if (mutant != NULL && mutant->falsify != NULL)
 		mutant->falsify(history->seen, &history->mutant_memory);
 	checker_judge(history->checker, history->seen);
-	for (size_t i = 0; i < history->effects.n; i++)
+	for (size_t i = 0; i < history->effects.n; i++) {
 		world_apply(&history->world, &history->effects.items[i]);
+		clients_hear(&history->clients, &history->effects.items[i]);
+	}
 }
 
 /* What happens next. */
@@ -182,12 +186,13 @@ static bool is_as_planned(const struct history *history, uint64_t ticket, const 
 {
 	const struct observation *seen = history->seen;
 	const struct seen_transition *made = NULL;
-	bool is_refused = false, has_to_wait = false;
+	bool is_refused = false, has_to_wait = false, has_broken = false;
 	size_t n = 0;
 
 	for (size_t i = 0; i < seen->n_effects; i++) {
 		const struct seen_effect *effect = &seen->effects[i];
 
+		has_broken = has_broken || (effect->effect.kind == EFFECT_LEASE && effect->lease.end == LEASE_BROKEN);
 		if (effect->effect.kind == EFFECT_REPLY && effect->effect.answer.ticket == ticket) {
 			made = &effect->answer;
 			is_refused = effect->effect.answer.outcome == OUTCOME_INSUFFICIENT_VRAM;
@@ -197,7 +202,7 @@ static bool is_as_planned(const struct history *history, uint64_t ticket, const 
 	}
 	if (made == NULL && seen->n_running > 0)
 		made = &seen->running[0];
-	if (has_to_wait || (made == NULL && seen->n_queue > 0))
+	if (has_to_wait || has_broken || (made == NULL && seen->n_queue > 0))
 		return true; /* whether it waits rightly is another question */
 	if (outcome == PLAN_REFUSED)
 		return is_refused;
@@ -226,7 +231,9 @@ static void submit(struct history *history)
 	uint64_t version;
 
 	event.submit.ticket = history->next_ticket++;
-	event.submit.spec = choose_request(history);
+	if (!history->setup.has_leases || !chance(history->choices, 450) ||
+		!clients_ask(&history->clients, history->checker, history->choices, &event.submit.spec))
+		event.submit.spec = choose_request(history);
 	is_checked = history->checker->has_before && is_idle(history) && event.submit.spec.kind <= REQUEST_START &&
 		chance(history->choices, 500);
 	if (is_checked) {
@@ -305,6 +312,108 @@ static void change_allowed(struct history *history)
 	bring(history, &event);
 }
 
+/* ---- leases ---- */
+
+static bool is_quiet_now(const struct history *history)
+{
+	return history->checker->has_before && history->checker->before.now == history->world.now &&
+		history->checker->before.deadline > history->world.now &&
+		history->world.now - history->checker->fault_ms > 100;
+}
+
+/* About a lease that ended, or never was. */
+static void bring_stale_lease(struct history *history)
+{
+	static const enum event_kind kinds[] = { EVENT_RELEASE, EVENT_RENEW, EVENT_DETACH, EVENT_ATTACH, EVENT_FENCE,
+		EVENT_LOCK };
+	struct event event = { .kind = kinds[choose(history->choices, 6)] };
+	uint64_t fence = choose(history->choices, (uint32_t)history->checker->last_fence + 5);
+
+	if (!is_quiet_now(history) || find_held(history->checker, fence) != NULL ||
+		(event.kind == EVENT_LOCK && history->world.lock_is_wanted)) {
+		go_on(history);
+		return;
+	}
+	if (event.kind == EVENT_FENCE) {
+		event.fence.id = 1000000;
+		event.fence.fence = ++history->world.last_fence;
+	} else if (event.kind == EVENT_LOCK) {
+		event.lock = choose(history->choices, LOCK_UNAVAILABLE + 1);
+	} else {
+		event.lease.fence = fence;
+		event.lease.ttl_ms = choose(history->choices, 1000);
+	}
+	history->checker->expects_nothing = true;
+	if (history->options->stats != NULL)
+		history->options->stats->stale_leases++;
+	bring(history, &event);
+}
+
+static void vanish(struct history *history)
+{
+	unsigned client = clients_choose(history->choices);
+	struct event event;
+
+	while (history->checker->rule == NULL && clients_vanish(history->checker, client, &event))
+		bring(history, &event);
+}
+
+static void restore(struct history *history, uint64_t grace_ms)
+{
+	for (size_t i = 0; i < history->clients.n_stored; i++) {
+		struct stored *stored = &history->clients.stored[i];
+
+		stored->lease.services = stored->services;
+		if (engine_restore_lease(history->engine, &stored->lease, history->world.now, grace_ms) != 0)
+			checker_broke(history->checker, "restore", "lease %llu is not restored",
+				(unsigned long long)stored->lease.fence);
+		if (stored->lease.attached && chance(history->choices, 700))
+			world_come_back(&history->world, stored->lease.fence,
+				choose(history->choices,
+					chance(history->choices, 700) ? 200 : (uint32_t)grace_ms + 100));
+	}
+}
+
+/* The daemon is killed, and begins anew with what its store kept. */
+static void restart(struct history *history)
+{
+	static const uint64_t graces_ms[] = { 10000, 2000, 500, 0 };
+	uint64_t grace_ms = graces_ms[choose(history->choices, 4)];
+	struct event event = { .kind = EVENT_TICK };
+
+	if (history->options->trace != NULL)
+		fprintf(history->options->trace,
+			"t=%llu THE DAEMON IS KILLED; a new one has %zu leases, grace %llu ms\n",
+			(unsigned long long)history->world.now, history->clients.n_stored,
+			(unsigned long long)grace_ms);
+	history->engine = engine_destroy(history->engine);
+	world_restart(&history->world);
+	if (engine_create(&history->setup.config, &history->engine) != 0)
+		abort();
+	checker_restart(history->checker, history->world.now, history->world.now + grace_ms);
+	restore(history, grace_ms);
+	bring(history, &event);
+}
+
+static void lease_step(struct history *history)
+{
+	uint32_t what = choose(history->choices, 100);
+	struct event event = { .kind = EVENT_UNLOCK };
+
+	if (what >= 97 && (history->clients.n_stored > 0 || chance(history->choices, 200)))
+		restart(history);
+	else if (what == 96)
+		bring(history, &event);
+	else if (what >= 92)
+		vanish(history);
+	else if (what >= 84)
+		bring_stale_lease(history);
+	else if (clients_act(&history->clients, history->checker, history->choices, &event))
+		bring(history, &event);
+	else
+		go_on(history);
+}
+
 static void step(struct history *history)
 {
 	uint32_t what = choose(history->choices, 1000);
@@ -321,6 +430,8 @@ static void step(struct history *history)
 		tick(history);
 	else if (what >= 752)
 		change_allowed(history);
+	else if (what >= 620 && history->setup.has_leases)
+		lease_step(history);
 	else
 		go_on(history);
 }
@@ -328,17 +439,24 @@ static void step(struct history *history)
 /* The world goes quiet; whoever waits must be answered, and the queue must empty. */
 static void drain(struct history *history)
 {
+	struct event event;
 	uint64_t limit, open = count_waiting(history) + history->seen->n_running + history->seen->n_queue;
 
 	limit = history->world.now + 60000 + (open + 1) * 200000;
 	world_calm(&history->world);
 	for (size_t i = 0; i < DRAIN_STEPS && history->checker->rule == NULL; i++) {
+		if (clients_let_go(&history->clients, history->checker, history->setup.is_polite, &event)) {
+			bring(history, &event);
+			continue;
+		}
 		if (count_waiting(history) == 0 && history->seen->n_queue == 0 && history->seen->n_running == 0)
-			return;
+			break;
 		if (history->world.now > limit)
 			break;
 		go_on(history);
 	}
+	if (history->setup.is_polite && count_waiting(history) > 0)
+		checker_broke(history->checker, "deadlock", "everybody lets go what he has, and some wait for ever");
 	checker_end(history->checker);
 	if (history->seen->n_queue != 0 || history->seen->n_running != 0)
 		checker_broke(history->checker, "drain", "the world is quiet and the queue does not empty");

@@ -14,13 +14,18 @@ static const int64_t yields_ms[] = { 5000, 1000, 0, NEVER_MS };
 static const uint64_t waits_ms[] = { 20000, 2000, 100, 60000 };
 static const uint64_t fasts_ms[] = { 50, 5, 200, 500 };
 
+static const int64_t preempts_ms[] = { NEVER_MS, NEVER_MS, 2000, 200, 0 };
+static const unsigned max_leases[] = { 1000, 2, 1, 3 };
+
 #define PICK(choices, table) ((table)[choose((choices), ARRAY_SIZE(table))])
 
-static struct size_value choose_vram(struct choices *choices, uint32_t total)
+static struct size_value choose_vram(struct choices *choices, uint32_t total, bool is_small)
 {
+	uint32_t most = is_small ? 4 : 15;
+
 	if (chance(choices, 150))
-		return (struct size_value){ .percent = (uint32_t)choose_between(choices, 5, 100) };
-	return (struct size_value){ .mib = total / 16 * (uint32_t)choose_between(choices, 1, 15) };
+		return (struct size_value){ .percent = (uint32_t)choose_between(choices, 5, is_small ? 25 : 100) };
+	return (struct size_value){ .mib = total / 16 * (uint32_t)choose_between(choices, 1, most) };
 }
 
 static void choose_service(struct setup *setup, struct choices *choices, size_t index)
@@ -31,7 +36,7 @@ static void choose_service(struct setup *setup, struct choices *choices, size_t 
 	snprintf(setup->names[index], sizeof(setup->names[index]), "svc%zu", index);
 	*service = (struct service_definition){
 		.name = setup->names[index],
-		.vram = choose_vram(choices, total),
+		.vram = choose_vram(choices, total, setup->is_roomy),
 		.priority = PICK(choices, priorities),
 		.allowed = GPU_SET_ALL,
 		.gpu_count = 1,
@@ -54,6 +59,12 @@ static void choose_service(struct setup *setup, struct choices *choices, size_t 
 		service->yield_set = true;
 		service->yield_after_ms = PICK(choices, yields_ms);
 	}
+	service->stop_external = chance(choices, 150);
+	if (!setup->has_leases)
+		return;
+	service->preempt_after_ms = PICK(choices, preempts_ms);
+	service->max_leases = PICK(choices, max_leases);
+	service->has_busy_probe = chance(choices, 250);
 }
 
 static void choose_phase(struct setup *setup, struct choices *choices, size_t index)
@@ -73,6 +84,9 @@ void setup_choose(struct setup *setup, struct choices *choices)
 
 	*setup = (struct setup){ 0 };
 	setup->nastiness = choose(choices, 4);
+	setup->has_leases = chance(choices, 750);
+	setup->is_roomy = setup->has_leases && chance(choices, 600);
+	setup->is_polite = setup->has_leases && chance(choices, 200);
 	setup->fast_ms = PICK(choices, fasts_ms);
 	setup->n_gpus = 1 + (chance(choices, 500) ? choose(choices, SIM_GPUS) : 0);
 	for (size_t g = 0; g < setup->n_gpus; g++)
@@ -92,6 +106,13 @@ void setup_choose(struct setup *setup, struct choices *choices)
 	config->gpu_totals_mib = setup->totals_mib;
 	config->wait_ms = PICK(choices, waits_ms);
 	config->queue_max = chance(choices, 150) ? choose_between(choices, 1, 5) : 0;
+	config->leases_max = chance(choices, 100) ? choose_between(choices, 1, 4) : 0;
+	config->uses_lock = setup->has_leases && chance(choices, 300);
+	if (setup->is_polite) { /* then everybody is served in the end */
+		config->wait_ms = 24 * 3600 * 1000;
+		config->queue_max = 0;
+		config->leases_max = 0;
+	}
 }
 
 static void print_service(const struct service_definition *service, FILE *file)
@@ -102,6 +123,10 @@ static void print_service(const struct service_definition *service, FILE *file)
 		service->gpu_count, service->pinned ? ", pinned" : "");
 	if (service->yield_set)
 		fprintf(file, ", yields after %lld", (long long)service->yield_after_ms);
+	if (service->preempt_after_ms != NEVER_MS)
+		fprintf(file, ", breaks after %lld", (long long)service->preempt_after_ms);
+	fprintf(file, ", %u leases%s%s", service->max_leases, service->has_busy_probe ? ", busy probe" : "",
+		service->stop_external ? ", stopped when others start it" : "");
 	fprintf(file, ", start %llu ms, stop %llu ms, health every %llu ms, %u retries\n",
 		(unsigned long long)service->start_timeout_ms, (unsigned long long)service->stop_timeout_ms,
 		(unsigned long long)service->health_interval_ms, service->health_retries);
@@ -111,9 +136,12 @@ void setup_print(const struct setup *setup, FILE *file)
 {
 	const struct engine_config *config = &setup->config;
 
-	fprintf(file, "world: nastiness %u, reserve %u MiB + %u %%, wait %llu ms, queue_max %zu, gpus (%s):",
-		setup->nastiness, config->reserve.mib, config->reserve.percent, (unsigned long long)config->wait_ms,
-		config->queue_max, config->n_gpus == 0 ? "not declared" : "declared");
+	fprintf(file,
+		"world: nastiness %u, %s%sreserve %u MiB + %u %%, wait %llu ms, queue_max %zu, leases_max %zu, "
+		"gpus (%s):",
+		setup->nastiness, setup->is_polite ? "polite clients, " : "", config->uses_lock ? "lock, " : "",
+		config->reserve.mib, config->reserve.percent, (unsigned long long)config->wait_ms, config->queue_max,
+		config->leases_max, config->n_gpus == 0 ? "not declared" : "declared");
 	for (size_t g = 0; g < setup->n_gpus; g++)
 		fprintf(file, " %u", setup->totals_mib[g]);
 	fputc('\n', file);

@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "history.h"
 
-#define HISTORIES 400
+#define HISTORIES 1500
 #define MORE_RESERVE_MIB 512
 #define FIRST_SEED 20260701
 
@@ -30,6 +30,11 @@ static void larger_services(struct setup *setup) /* the engine commits less than
 {
 	for (size_t s = 0; s < setup->config.n_services; s++)
 		setup->services[s].vram.mib += setup->services[s].vram.mib / 2;
+}
+
+static void no_lock_used(struct setup *setup) /* the engine wants a lock that there is not */
+{
+	setup->config.uses_lock = false;
 }
 
 static void turned_priorities(struct setup *setup) /* the engine evicts and queues in the opposite order */
@@ -85,6 +90,43 @@ static void other_phases(struct setup *setup) /* the engine does not start all t
 		for (size_t s = 0; s < setup->config.n_services; s++)
 			setup->phase_services[p][s] = s;
 	}
+}
+
+static void fewer_sharers(struct setup *setup) /* the engine lets more share than may */
+{
+	for (size_t s = 0; s < setup->config.n_services; s++)
+		setup->services[s].max_leases = 1;
+}
+
+static void longer_graces(struct setup *setup) /* the engine breaks leases too early */
+{
+	for (size_t s = 0; s < setup->config.n_services; s++) {
+		if (setup->services[s].preempt_after_ms != NEVER_MS)
+			setup->services[s].preempt_after_ms += 100;
+	}
+}
+
+static void no_graces(struct setup *setup) /* the engine breaks what may never be broken */
+{
+	for (size_t s = 0; s < setup->config.n_services; s++)
+		setup->services[s].preempt_after_ms = NEVER_MS;
+}
+
+static void all_have_probes(struct setup *setup) /* the engine does not ask whether its victims work */
+{
+	for (size_t s = 0; s < setup->config.n_services; s++)
+		setup->services[s].has_busy_probe = true;
+}
+
+static void all_external_stopped(struct setup *setup) /* the engine lets run what others started */
+{
+	for (size_t s = 0; s < setup->config.n_services; s++)
+		setup->services[s].stop_external = true;
+}
+
+static void fewer_leases(struct setup *setup) /* the engine grants more leases than are allowed */
+{
+	setup->config.leases_max = 1;
 }
 
 /* What the judge sees of the effects and of the status. `memory` starts as 0 in each history. */
@@ -378,6 +420,654 @@ static void join_nobody(struct observation *seen, uint64_t *memory)
 		accept->effect.answer.id = 1000000 + ++*memory;
 }
 
+/* Leases. */
+
+static struct seen_effect *find_news(struct observation *seen, enum lease_news news)
+{
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		if (seen->effects[i].effect.kind == EFFECT_LEASE && seen->effects[i].effect.lease.news == news)
+			return &seen->effects[i];
+	}
+	return NULL;
+}
+
+static void drop_news(struct observation *seen, enum lease_news news)
+{
+	struct seen_effect *found = find_news(seen, news);
+
+	if (found != NULL)
+		remove_effect(seen, found);
+}
+
+static void tell_twice(struct observation *seen, enum lease_news news)
+{
+	struct seen_effect *found = find_news(seen, news), *again;
+
+	if (found == NULL)
+		return;
+	again = add_effect(seen, EFFECT_LEASE);
+	if (again != NULL)
+		*again = *find_news(seen, news);
+}
+
+static void keep_lease(struct observation *seen, const struct seen_lease *lease)
+{
+	size_t at = 0;
+
+	if (seen->n_leases == SEEN_LEASES)
+		return;
+	while (at < seen->n_leases && seen->leases[at].fence < lease->fence)
+		at++;
+	memmove(&seen->leases[at + 1], &seen->leases[at], (seen->n_leases - at) * sizeof(*lease));
+	seen->leases[at] = *lease;
+	seen->n_leases++;
+}
+
+static void drop_grant(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	drop_news(seen, LEASE_NEWS_GRANTED);
+}
+
+static void grant_twice(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	tell_twice(seen, LEASE_NEWS_GRANTED);
+}
+
+static void old_fence(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *grant = find_news(seen, LEASE_NEWS_GRANTED);
+
+	if (grant == NULL)
+		return;
+	if (*memory != 0)
+		grant->lease.fence = *memory;
+	*memory = grant->lease.fence;
+}
+
+static void grant_something_else(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *grant = find_news(seen, LEASE_NEWS_GRANTED);
+
+	(void)memory;
+	if (grant != NULL)
+		grant->lease.attached = !grant->lease.attached;
+}
+
+/* Some service was never seen to become ready. */
+static void grant_unready(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = seen->n_effects; i-- > 0;) {
+		struct seen_effect *change = &seen->effects[i];
+
+		if (strcmp(change->notice, "service.state") == 0 && change->subject == 0 &&
+			(change->from == SERVICE_READY || change->to == SERVICE_READY || change->to == SERVICE_BUSY))
+			remove_effect(seen, change);
+	}
+	if (seen->services[0].state == SERVICE_READY || seen->services[0].state == SERVICE_BUSY)
+		seen->services[0].state = SERVICE_STARTING;
+}
+
+/* A grant takes in what somebody else holds. */
+static void grant_what_is_held(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *grant = find_news(seen, LEASE_NEWS_GRANTED);
+
+	(void)memory;
+	for (size_t i = 0; i < seen->n_leases && grant != NULL; i++) {
+		if (seen->leases[i].fence != grant->lease.fence && seen->leases[i].mode == LEASE_EXCLUSIVE)
+			grant->lease.services |= seen->leases[i].services;
+	}
+}
+
+static void claim_what_is_held(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_running; i++) {
+		for (size_t j = 0; j < seen->n_leases && seen->running[i].spec.kind == REQUEST_LEASE; j++)
+			seen->running[i].spec.services |= seen->leases[j].services;
+	}
+}
+
+static void answer_early(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *grant = find_news(seen, LEASE_NEWS_GRANTED), *reply = find_effect(seen, EFFECT_REPLY);
+	struct seen_effect earlier;
+
+	(void)memory;
+	if (grant == NULL || reply == NULL || reply < grant)
+		return;
+	earlier = *reply;
+	memmove(grant + 1, grant, (size_t)(reply - grant) * sizeof(*grant));
+	*grant = earlier;
+}
+
+static void drop_end(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	drop_news(seen, LEASE_NEWS_ENDED);
+}
+
+static void end_twice(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	tell_twice(seen, LEASE_NEWS_ENDED);
+}
+
+static void end_for(struct observation *seen, enum lease_end from, enum lease_end to)
+{
+	struct seen_effect *end = find_news(seen, LEASE_NEWS_ENDED);
+
+	if (end != NULL && end->lease.end == from)
+		end->lease.end = to;
+}
+
+static void say_expired(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	end_for(seen, LEASE_RELEASED, LEASE_EXPIRED);
+}
+
+static void say_abandoned(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	end_for(seen, LEASE_DETACHED, LEASE_ABANDONED);
+}
+
+static void say_released(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	end_for(seen, LEASE_EXPIRED, LEASE_RELEASED);
+}
+
+static void say_broken(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	end_for(seen, LEASE_RELEASED, LEASE_BROKEN);
+}
+
+/* What ended for that reason goes on, for this event at least. */
+static void let_live(struct observation *seen, enum lease_end why)
+{
+	struct seen_effect *end = find_news(seen, LEASE_NEWS_ENDED);
+
+	if (end == NULL || end->lease.end != why)
+		return;
+	keep_lease(seen, &end->lease);
+	remove_effect(seen, end);
+}
+
+static void never_expire(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	let_live(seen, LEASE_EXPIRED);
+}
+
+static void ignore_release(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	let_live(seen, LEASE_RELEASED);
+}
+
+static void ignore_force(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	let_live(seen, LEASE_FORCED);
+}
+
+static void expire_sooner(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_leases; i++)
+		seen->leases[i].expires_ms -= seen->leases[i].expires_ms != SIM_NEVER;
+}
+
+static void forget_renewal(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	drop_news(seen, LEASE_NEWS_RENEWED);
+}
+
+static void move_secretly(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_leases; i++)
+		seen->leases[i].gpus |= seen->leases[i].gpus << 1;
+}
+
+static void warn_nobody(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	drop_news(seen, LEASE_NEWS_WANTED);
+}
+
+/* Nobody is warned, and nobody is shown to be waited for. */
+static void want_nothing(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	while (find_news(seen, LEASE_NEWS_WANTED) != NULL)
+		drop_news(seen, LEASE_NEWS_WANTED);
+	for (size_t i = 0; i < seen->n_leases; i++) {
+		seen->leases[i].is_wanted = false;
+		seen->leases[i].breaks_ms = SIM_NEVER;
+	}
+}
+
+static void warn_for_nothing(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *news;
+
+	if (seen->n_leases == 0 || seen->n_queue > 0 || *memory != 0)
+		return;
+	news = add_effect(seen, EFFECT_LEASE);
+	if (news == NULL)
+		return;
+	seen->leases[0].is_wanted = true;
+	news->effect.lease.news = LEASE_NEWS_WANTED;
+	news->lease = seen->leases[0];
+	*memory = 1;
+}
+
+static void warn_twice(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		struct seen_effect *again;
+
+		if (seen->effects[i].effect.kind != EFFECT_LEASE ||
+			seen->effects[i].effect.lease.news != LEASE_NEWS_WANTED)
+			continue;
+		again = add_effect(seen, EFFECT_LEASE);
+		if (again != NULL)
+			*again = seen->effects[i];
+		return;
+	}
+}
+
+static void keep_failure_quiet(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	drop_news(seen, LEASE_NEWS_SERVICE_FAILED);
+}
+
+static void cry_deadlock(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply != NULL && reply->effect.answer.outcome == OUTCOME_LEASE_TIMEOUT)
+		reply->effect.answer.outcome = OUTCOME_WOULD_DEADLOCK;
+}
+
+/* Whoever would wait for himself is left to wait. */
+static void let_wait_for_itself(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply == NULL || reply->effect.answer.outcome != OUTCOME_WOULD_DEADLOCK ||
+		seen->n_queue == SEEN_TRANSITIONS)
+		return;
+	seen->queue[seen->n_queue] = reply->answer;
+	seen->queue[seen->n_queue++].state = TRANSITION_QUEUED;
+	remove_effect(seen, reply);
+}
+
+static void refuse_repetition(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply == NULL || reply->lease.fence == 0 || reply->answer.id != 0)
+		return;
+	reply->effect.answer.outcome = OUTCOME_REQUEST_ID_REUSED;
+	reply->lease.fence = 0;
+}
+
+static void refuse_new_name(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply != NULL && reply->effect.answer.outcome == OUTCOME_LEASE_TIMEOUT)
+		reply->effect.answer.outcome = OUTCOME_REQUEST_ID_REUSED;
+}
+
+static void deny_fences(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply != NULL && reply->effect.answer.outcome == OUTCOME_LEASE_TIMEOUT)
+		reply->effect.answer.outcome = OUTCOME_LOCK_UNAVAILABLE;
+}
+
+static void keep_the_lease(struct observation *seen, uint64_t *memory) /* the answer comes without it */
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply != NULL)
+		reply->lease.fence = 0;
+}
+
+static void forget_holders(struct observation *seen, uint64_t *memory) /* who may come back after a restart */
+{
+	size_t kept = 0;
+
+	(void)memory;
+	for (size_t i = 0; i < seen->n_leases; i++) {
+		if (!seen->leases[i].awaits_holder)
+			seen->leases[kept++] = seen->leases[i];
+	}
+	seen->n_leases = kept;
+}
+
+/* A needless victim, of a kind. */
+static void stop_somebody(struct observation *seen, bool (*is_meant)(const struct service_status *))
+{
+	for (size_t i = 0; i < seen->n_running; i++) {
+		struct seen_transition *running = &seen->running[i];
+
+		for (size_t s = 0; s < seen->n_services && running->n_steps < SEEN_STEPS; s++) {
+			if (!is_meant(&seen->services[s]) || running->spec.force || running->n_steps == 0)
+				continue;
+			running->steps[running->n_steps++] = (struct seen_step){
+				.plan = { .action = PLAN_STOP, .reason = PLAN_MAKES_ROOM, .service = s, .gpus = 1 },
+				.state = STEP_RUNNING,
+			};
+			break;
+		}
+	}
+}
+
+static bool is_leased(const struct service_status *service)
+{
+	return service->state == SERVICE_BUSY && service->n_leases > 0;
+}
+
+static bool is_working(const struct service_status *service)
+{
+	return service->state == SERVICE_BUSY && service->n_leases == 0 && service->says_busy;
+}
+
+static void evict_leased(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	stop_somebody(seen, is_leased);
+}
+
+static void evict_working(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	stop_somebody(seen, is_working);
+}
+
+/* `memory` is the run of service 0. */
+static void stop_under_holder(struct observation *seen, uint64_t *memory)
+{
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		const struct effect *effect = &seen->effects[i].effect;
+
+		if ((effect->kind == EFFECT_START || effect->kind == EFFECT_ADOPT) && effect->service == 0)
+			*memory = effect->run;
+	}
+	if (seen->n_running == 0 || !is_leased(&seen->services[0]) || seen->running[0].n_steps == SEEN_STEPS)
+		return;
+	seen->running[0].steps[seen->running[0].n_steps++] = (struct seen_step){
+		.plan = { .action = PLAN_STOP, .reason = PLAN_MAKES_ROOM, .service = 0, .gpus = 1 },
+		.state = STEP_RUNNING,
+	};
+	if (add_effect(seen, EFFECT_STOP) != NULL) {
+		seen->effects[seen->n_effects - 1].effect.service = 0;
+		seen->effects[seen->n_effects - 1].effect.run = *memory;
+	}
+}
+
+/* What is leased and down, or leased as room, gives its place away. */
+static void forget_reservation(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t s = 0; s < seen->n_services; s++) {
+		struct service_status *service = &seen->services[s];
+
+		for (size_t g = 0; g < seen->n_gpus && service->n_leases > 0 && service->state == SERVICE_ERROR; g++) {
+			struct gpu_account *account = &seen->gpus[g].account;
+
+			if ((service->gpus & GPU_BIT(g)) == 0 || account->committed_mib < 64)
+				continue;
+			account->committed_mib -= 64;
+			account->admissible_mib += 64;
+		}
+	}
+}
+
+static void forget_room(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_leases; i++) {
+		for (size_t g = 0; g < seen->n_gpus; g++) {
+			if (seen->leases[i].room_mib == 0 || (seen->leases[i].gpus & GPU_BIT(g)) == 0)
+				continue;
+			seen->gpus[g].account.committed_mib -= seen->leases[i].room_mib;
+			seen->gpus[g].account.admissible_mib += seen->leases[i].room_mib;
+		}
+	}
+}
+
+static void ask_the_dead(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t s = 0; s < seen->n_services; s++) {
+		struct seen_effect *ask;
+
+		if (seen->services[s].state != SERVICE_STOPPED)
+			continue;
+		ask = add_effect(seen, EFFECT_ASK_BUSY);
+		if (ask != NULL)
+			ask->effect.service = s;
+		return;
+	}
+}
+
+static void ask_twice(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *ask = find_effect(seen, EFFECT_ASK_BUSY), *again;
+
+	(void)memory;
+	if (ask == NULL)
+		return;
+	again = add_effect(seen, EFFECT_ASK_BUSY);
+	if (again != NULL)
+		*again = *find_effect(seen, EFFECT_ASK_BUSY);
+}
+
+static void hear_nothing(struct observation *seen, uint64_t *memory) /* of what busy probes say */
+{
+	(void)memory;
+	for (size_t s = 0; s < seen->n_services; s++)
+		seen->services[s].says_busy = false;
+}
+
+static void show_unused(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t s = 0; s < seen->n_services; s++)
+		seen->services[s].in_use = false;
+}
+
+static void forget_claims(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t s = 0; s < seen->n_services; s++)
+		seen->services[s].n_leases -= seen->services[s].n_leases > 0;
+}
+
+static void oversleep(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	if (seen->n_leases > 0)
+		seen->deadline += 100000;
+}
+
+static void park_everybody(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_queue; i++)
+		seen->queue[i].state = TRANSITION_PARKED;
+}
+
+/* Who is refused is let wait instead, for what would not help him. */
+static void park_the_hopeless(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply == NULL || reply->effect.answer.outcome != OUTCOME_INSUFFICIENT_VRAM ||
+		seen->n_queue + seen->n_running > 0)
+		return;
+	seen->queue[seen->n_queue] = reply->answer;
+	seen->queue[seen->n_queue++].state = TRANSITION_PARKED;
+	remove_effect(seen, reply);
+}
+
+/* Who would be parked is refused instead. */
+static void refuse_the_parked(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *accept = find_effect(seen, EFFECT_ACCEPT), *reply;
+	struct seen_transition *parked = &seen->queue[0];
+
+	(void)memory;
+	if (accept == NULL || seen->n_queue != 1 || seen->n_running > 0 || parked->state != TRANSITION_PARKED ||
+		parked->id != accept->effect.answer.id)
+		return;
+	reply = add_effect(seen, EFFECT_REPLY);
+	if (reply == NULL)
+		return;
+	reply->effect.answer.ticket = accept->effect.answer.ticket;
+	reply->effect.answer.id = parked->id;
+	reply->effect.answer.outcome = OUTCOME_INSUFFICIENT_VRAM;
+	reply->answer = *parked;
+	reply->answer.state = TRANSITION_FAILED;
+	reply->answer.n_blockers = 1;
+	seen->n_queue = 0;
+}
+
+/* Who would wait for himself does so. */
+static void let_circles_wait(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = seen->n_effects; i-- > 0;) {
+		if (seen->effects[i].effect.kind == EFFECT_REPLY &&
+			seen->effects[i].effect.answer.outcome == OUTCOME_WOULD_DEADLOCK)
+			remove_effect(seen, &seen->effects[i]);
+	}
+}
+
+static void drop_change(struct observation *seen, size_t service)
+{
+	for (size_t i = seen->n_effects; i-- > 0;) {
+		struct seen_effect *change = &seen->effects[i];
+
+		if (strcmp(change->notice, "service.state") == 0 && change->subject == service)
+			remove_effect(seen, change);
+	}
+}
+
+/* A lease for which nothing is to be done stays in the queue. */
+static void let_warm_wait(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *fence = find_effect(seen, EFFECT_FENCE);
+	struct seen_transition *last;
+
+	(void)memory;
+	if (fence == NULL || seen->n_running == 0 || seen->n_queue > 0)
+		return;
+	last = &seen->running[seen->n_running - 1];
+	if (last->n_steps > 0 || last->spec.kind != REQUEST_LEASE || last->id != fence->effect.answer.id)
+		return;
+	remove_effect(seen, fence);
+	seen->queue[seen->n_queue] = *last;
+	seen->queue[seen->n_queue++].state = TRANSITION_QUEUED;
+	seen->n_running--;
+	for (size_t s = 0; s < seen->n_services; s++) {
+		struct service_status *service = &seen->services[s];
+
+		if ((last->spec.services & GPU_BIT(s)) == 0 || --service->n_leases > 0)
+			continue;
+		service->in_use = service->says_busy;
+		service->state = service->in_use ? SERVICE_BUSY : SERVICE_READY;
+		drop_change(seen, s);
+	}
+}
+
+/* Who waits for another service is shown to wait for the one that is taken, and to stand before who takes it. */
+static void pass_by(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_running; i++) {
+		const struct seen_transition *running = &seen->running[i];
+
+		for (size_t j = 0; j < seen->n_queue && running->spec.kind == REQUEST_LEASE; j++) {
+			if (seen->queue[j].spec.kind != REQUEST_LEASE)
+				continue;
+			seen->queue[j].spec.services |= running->spec.services;
+			seen->queue[j].priority = running->priority + 1;
+		}
+	}
+}
+
+/* ---- the lock across hosts ---- */
+
+static void outlive_lock(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	let_live(seen, LEASE_LOCK_LOST);
+}
+
+static void say_forced(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	end_for(seen, LEASE_LOCK_LOST, LEASE_FORCED);
+}
+
+/* Who would have to wait for the lock has its turn. */
+static void begin_at_once(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *lock = find_effect(seen, EFFECT_LOCK);
+	struct seen_transition *first = &seen->queue[0];
+
+	(void)memory;
+	if (lock == NULL || !lock->effect.lock_wanted || seen->n_queue != 1 || seen->n_running > 0 ||
+		first->spec.kind != REQUEST_LEASE)
+		return;
+	seen->running[seen->n_running] = *first;
+	seen->running[seen->n_running++].state = TRANSITION_RUNNING;
+	seen->n_queue = 0;
+}
+
+static void keep_lock(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *lock = find_effect(seen, EFFECT_LOCK);
+
+	(void)memory;
+	if (lock != NULL && !lock->effect.lock_wanted)
+		remove_effect(seen, lock);
+}
+
+static void blame_lock(struct observation *seen, uint64_t *memory)
+{
+	(void)memory;
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		struct effect *effect = &seen->effects[i].effect;
+
+		if (effect->kind == EFFECT_REPLY && effect->answer.outcome == OUTCOME_LEASE_TIMEOUT)
+			effect->answer.outcome = OUTCOME_LOCK_UNAVAILABLE;
+	}
+}
+
 static const struct mutant mutants[] = {
 	{ .name = "ignores the reserve", .rule = "admission", .configure = more_reserve, .falsify = show_more_reserve },
 	{ .name = "commits too little", .rule = "admission", .configure = larger_services },
@@ -414,6 +1104,67 @@ static const struct mutant mutants[] = {
 	{ .name = "shows changes under one version", .rule = "version", .falsify = same_version },
 	{ .name = "is never satisfied", .rule = "phase-satisfied", .falsify = never_satisfied },
 	{ .name = "does not join", .falsify = join_nobody },
+	{ .name = "lets too many share", .rule = "max-leases", .configure = fewer_sharers },
+	{ .name = "breaks leases too early", .rule = "broken-early", .configure = longer_graces },
+	{ .name = "breaks what may never be", .rule = "broken-never", .configure = no_graces },
+	{ .name = "breaks for nobody", .rule = "broken-unwarned", .falsify = say_broken },
+	{ .name = "breaks without a warning", .rule = "broken-unwarned", .falsify = want_nothing },
+	{ .name = "grants too many leases", .rule = "leases-max", .configure = fewer_leases },
+	{ .name = "does not ask its victims", .rule = "unasked-victim", .configure = all_have_probes },
+	{ .name = "lets run what others started", .rule = "external-stays", .configure = all_external_stopped },
+	{ .name = "forgets a grant", .rule = "reply-lease", .falsify = drop_grant },
+	{ .name = "grants twice", .rule = "grant", .falsify = grant_twice },
+	{ .name = "uses a fence again", .rule = "fence", .falsify = old_fence },
+	{ .name = "grants something else", .rule = "grant-terms", .falsify = grant_something_else },
+	{ .name = "grants what is not ready", .rule = "grant-ready", .falsify = grant_unready },
+	{ .name = "grants what is held", .rule = "two-holders", .falsify = grant_what_is_held },
+	{ .name = "claims what is held", .rule = "claims-held", .falsify = claim_what_is_held },
+	{ .name = "answers before it grants", .rule = "reply-lease", .falsify = answer_early },
+	{ .name = "forgets an end", .rule = "leases", .falsify = drop_end },
+	{ .name = "ends a lease twice", .rule = "end-unknown", .falsify = end_twice },
+	{ .name = "lets a released lease expire", .rule = "expired-early", .falsify = say_expired },
+	{ .name = "abandons who is there", .rule = "abandoned-early", .falsify = say_abandoned },
+	{ .name = "says released when time is over", .rule = "end-reason", .falsify = say_released },
+	{ .name = "lets no lease expire", .rule = "expired-late", .falsify = never_expire },
+	{ .name = "ignores a release", .rule = "end-missed", .falsify = ignore_release },
+	{ .name = "ignores force", .rule = "end-missed", .falsify = ignore_force },
+	{ .name = "cuts leases short", .rule = "expiry", .falsify = expire_sooner },
+	{ .name = "forgets a renewal", .rule = "renew-missed", .falsify = forget_renewal },
+	{ .name = "moves a lease and tells nobody", .rule = "moved-untold", .falsify = move_secretly },
+	{ .name = "warns nobody", .rule = "unwarned", .falsify = warn_nobody },
+	{ .name = "warns for nothing", .rule = "warned-for-nothing", .falsify = warn_for_nothing },
+	{ .name = "warns twice", .rule = "warned-twice", .falsify = warn_twice },
+	{ .name = "keeps a failure quiet", .rule = "failed-untold", .falsify = keep_failure_quiet },
+	{ .name = "cries deadlock", .rule = "false-deadlock", .falsify = cry_deadlock },
+	{ .name = "lets wait for oneself", .rule = "waits-for-itself", .falsify = let_wait_for_itself },
+	{ .name = "refuses a repetition", .rule = "request-id", .falsify = refuse_repetition },
+	{ .name = "refuses a new name", .rule = "request-id", .falsify = refuse_new_name },
+	{ .name = "denies fences", .rule = "lock", .falsify = deny_fences },
+	{ .name = "answers without the lease", .rule = "reply-lease", .falsify = keep_the_lease },
+	{ .name = "forgets who may come back", .rule = "leases", .falsify = forget_holders },
+	{ .name = "evicts what is leased", .rule = "leased-victim", .falsify = evict_leased },
+	{ .name = "evicts what works", .rule = "busy-victim", .falsify = evict_working },
+	{ .name = "stops under a holder", .rule = "leased-stop", .falsify = stop_under_holder },
+	{ .name = "gives away what is down and leased", .rule = "account-committed", .falsify = forget_reservation },
+	{ .name = "forgets leased room", .rule = "account-committed", .falsify = forget_room },
+	{ .name = "asks the dead whether they work", .rule = "stale-run", .falsify = ask_the_dead },
+	{ .name = "asks twice", .rule = "ask-twice", .falsify = ask_twice },
+	{ .name = "does not hear that one works", .rule = "says-busy", .falsify = hear_nothing },
+	{ .name = "shows nothing in use", .rule = "in-use", .falsify = show_unused },
+	{ .name = "does not count claims", .rule = "lease-count", .falsify = forget_claims },
+	{ .name = "oversleeps an expiry", .rule = "deadline-late", .falsify = oversleep },
+	{ .name = "parks for nothing", .rule = "parked-for-nothing", .falsify = park_everybody },
+	{ .name = "parks what would never fit", .rule = "parked-unfit", .falsify = park_the_hopeless },
+	{ .name = "refuses who may be parked", .rule = "refused-parkable", .falsify = refuse_the_parked },
+	{ .name = "lets a circle wait", .rule = "deadlock", .falsify = let_circles_wait },
+	{ .name = "lets wait for what is free", .rule = "waits-warm", .falsify = let_warm_wait },
+	{ .name = "begins without the lock", .rule = "lock-begin", .falsify = begin_at_once },
+	{ .name = "wants a lock that is none", .rule = "lock-wanted", .configure = no_lock_used },
+	{ .name = "keeps leases when the lock is lost", .rule = "end-missed", .falsify = outlive_lock },
+	{ .name = "says forced when the lock is lost", .rule = "end-reason", .falsify = say_forced },
+	{ .name = "keeps the lock for nobody", .rule = "lock-wanted", .falsify = keep_lock },
+	{ .name = "blames the lock", .rule = "lock", .falsify = blame_lock },
+	{ .name = "passes by who waits for a service", .rule = "overtaken-lease", .falsify = pass_by },
 };
 
 /* The rule that was broken first, or NULL; the history in which it was. */

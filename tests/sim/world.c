@@ -15,6 +15,12 @@ static bool goes_wrong(struct world *world, unsigned permille)
 	return chance(world->choices, permille * world->setup->nastiness / 2);
 }
 
+/* The items that are about the processes of a service. */
+static bool is_about_process(enum world_item_kind kind)
+{
+	return kind <= ITEM_FOUND || kind == ITEM_BUSY;
+}
+
 static struct world_item *add_item(struct world *world, uint64_t at, enum world_item_kind kind, size_t service)
 {
 	struct world_item *item;
@@ -27,7 +33,7 @@ static struct world_item *add_item(struct world *world, uint64_t at, enum world_
 	}
 	item = &world->items[world->n_items++];
 	*item = (struct world_item){ .at = at, .order = world->order++, .kind = kind, .service = service };
-	if (kind != ITEM_READ && kind != ITEM_DELIVER && kind != ITEM_RELEASE && kind != ITEM_FOREIGN) {
+	if (is_about_process(kind)) {
 		item->run = world->processes[service].run;
 		item->incarnation = world->processes[service].incarnation;
 	}
@@ -77,6 +83,8 @@ static uint64_t held_mib(const struct world *world, size_t gpu)
 
 	for (size_t s = 0; s < world->setup->config.n_services; s++)
 		sum += world->processes[s].memory_mib[gpu];
+	for (size_t i = 0; i < SIM_ROOMS; i++)
+		sum += world->rooms[i].gpu == gpu ? world->rooms[i].held_mib : 0;
 	return sum;
 }
 
@@ -103,6 +111,7 @@ static void end_process(struct world *world, size_t service)
 	if (!process->exists)
 		return;
 	process->exists = false;
+	world->was_absent[service] = true;
 	lose_memory(world, service);
 	forget(world, service, ITEM_STARTED);
 	forget(world, service, ITEM_STOP_REFUSED);
@@ -152,8 +161,12 @@ static uint32_t smallest_declared_mib(const struct world *world, size_t service,
 
 static void choose_manners(struct world *world, struct process *process)
 {
+	static const enum busy_mood moods[] = { MOOD_IDLE, MOOD_IDLE, MOOD_BUSY, MOOD_CHANGING, MOOD_UNKNOWN,
+		MOOD_SILENT };
 	struct choices *choices = world->choices;
 
+	if (world->setup->services[process - world->processes].has_busy_probe && !world->quiet)
+		process->mood = moods[choose(choices, world->setup->nastiness > 0 ? 6 : 4)];
 	process->stop_delay_ms = choose(choices, 60);
 	process->kill_delay_ms = choose(choices, 10);
 	process->release_delay_ms = choose(choices, 3) == 0 ? 0 : choose(choices, 300);
@@ -254,6 +267,8 @@ static void start_outside(struct world *world, size_t service)
 	process->healthy_from = world->now + (chance(world->choices, 500) ? choose(world->choices, 3000) : 0);
 	process->refuses_stop = goes_wrong(world, 200);
 	schedule_memory(world, service, 100);
+	if (chance(world->choices, 500))
+		add_item(world, world->now + choose(world->choices, 100), ITEM_LOOK, service);
 }
 
 /* What was found has a number now. */
@@ -379,15 +394,191 @@ static bool deliver_reading(struct world *world, struct world_item *item, struct
 	return true;
 }
 
-static bool answer_find(const struct world *world, const struct world_item *item, struct event *event)
+static bool answer_find(struct world *world, const struct world_item *item, struct event *event)
 {
 	const struct process *process = &world->processes[item->service];
 
 	event->kind = EVENT_FOUND;
+	event->found.untold = goes_wrong(world, 100);
+	if (event->found.untold)
+		return true;
 	event->found.alive = process->exists;
 	event->found.healthy = is_healthy(world, item->service);
+	event->found.external = process->exists && process->run == 0 && world->was_absent[item->service];
 	event->found.pid = process->exists ? 100 + (pid_t)item->service : 0;
+	world->was_absent[item->service] |= !process->exists;
 	return true;
+}
+
+static bool answer_busy(struct world *world, const struct world_item *item, struct event *event)
+{
+	const struct process *process = &world->processes[item->service];
+	enum busy_mood mood = process->mood == MOOD_CHANGING ? choose(world->choices, 2) : process->mood;
+
+	event->kind = EVENT_BUSY;
+	event->busy.known = process->exists && mood != MOOD_UNKNOWN;
+	event->busy.busy = mood == MOOD_BUSY;
+	return true;
+}
+
+/* Numbers that only ever grow, in the order in which they are given out. */
+static bool give_fence(struct world *world, const struct world_item *item, struct event *event)
+{
+	event->kind = EVENT_FENCE;
+	event->fence.id = item->run;
+	event->fence.fence = item->bad ? 0 : (world->last_fence += 1 + choose(world->choices, 3));
+	event->text = item->bad ? "the lock is down" : NULL;
+	return true;
+}
+
+static bool come_back(const struct world_item *item, struct event *event)
+{
+	event->kind = EVENT_ATTACH;
+	event->lease.fence = item->run;
+	return true;
+}
+
+/* ---- rooms ---- */
+
+static struct room *find_room(struct world *world, uint64_t fence)
+{
+	for (size_t i = 0; i < SIM_ROOMS; i++) {
+		if (world->rooms[i].fence == fence)
+			return &world->rooms[i];
+	}
+	return NULL;
+}
+
+static void fill_room(struct world *world, uint64_t fence)
+{
+	struct room *room = find_room(world, fence);
+
+	if (room == NULL || fence == 0)
+		return;
+	if (held_mib(world, room->gpu) + room->mib > world->setup->totals_mib[room->gpu])
+		world->overflows++;
+	else
+		room->held_mib = room->mib;
+}
+
+static void end_room(struct world *world, uint64_t fence)
+{
+	struct room *room = find_room(world, fence);
+
+	if (room != NULL && fence != 0)
+		*room = (struct room){ 0 };
+}
+
+static void begin_room(struct world *world, const struct lease *lease)
+{
+	struct room *room = find_room(world, 0);
+
+	if (lease->room_mib == 0 || room == NULL || lease->gpus == 0)
+		return;
+	*room = (struct room){
+		.fence = lease->fence, .gpu = (size_t)__builtin_ctzll(lease->gpus), .mib = lease->room_mib
+	};
+	add_item(world, world->now + choose(world->choices, 3000), ITEM_ROOM, 0)->run = lease->fence;
+}
+
+/* Its process has gone before it is released; when it is lost, a little later. */
+static void leave_room(struct world *world, const struct lease *lease)
+{
+	bool is_orderly = lease->end == LEASE_RELEASED || lease->end == LEASE_DETACHED;
+
+	if (lease->room_mib == 0)
+		return;
+	if (is_orderly && !goes_wrong(world, 100)) {
+		end_room(world, lease->fence);
+		return;
+	}
+	world->is_honest = false;
+	add_item(world, world->now + choose(world->choices, 4000), ITEM_ROOM_ENDS, 0)->run = lease->fence;
+}
+
+static void hear_of_lease(struct world *world, const struct effect *effect)
+{
+	if (effect->lease.news == LEASE_NEWS_GRANTED)
+		begin_room(world, effect->lease.lease);
+	else if (effect->lease.news == LEASE_NEWS_ENDED)
+		leave_room(world, effect->lease.lease);
+}
+
+static void ask_for_fence(struct world *world, uint64_t id)
+{
+	struct world_item *item;
+	uint64_t delay = chance(world->choices, 700) ? choose(world->choices, 3) : choose(world->choices, 400);
+
+	if (goes_wrong(world, 60))
+		delay = choose(world->choices, 20000);
+	item = add_item(world, world->now + delay, ITEM_FENCE, 0);
+	item->run = id;
+	item->bad = !world->has_fences || goes_wrong(world, 40);
+}
+
+/* ---- the lock across hosts ---- */
+
+static void plan_lock(struct world *world, uint64_t delay)
+{
+	add_item(world, world->now + delay, ITEM_LOCK, 0)->run = world->lock_turn;
+}
+
+static void want_lock(struct world *world, bool wanted)
+{
+	world->lock_turn++;
+	world->lock_is_wanted = wanted;
+	world->lock_is_held = world->lock_is_yielding = false;
+	if (wanted)
+		plan_lock(world, choose(world->choices, chance(world->choices, 700) ? 5 : 2000));
+	else
+		world->lock_was_held = false;
+}
+
+/* Whether it is still what it was before the restart. */
+static bool resume_lock(struct world *world)
+{
+	world->lock_was_held = false;
+	return world->quiet || chance(world->choices, 700);
+}
+
+static enum lock_news try_lock(struct world *world)
+{
+	uint32_t what = world->quiet ? 0 : choose(world->choices, 100);
+
+	if (world->lock_was_held && !resume_lock(world))
+		return LOCK_LOST;
+	return what < 70 ? LOCK_HELD : what < 85 ? LOCK_FOREIGN : LOCK_UNAVAILABLE;
+}
+
+static enum lock_news next_of_lock(struct world *world)
+{
+	if (!world->lock_is_held)
+		return try_lock(world);
+	if (world->lock_is_yielding || chance(world->choices, 300))
+		return LOCK_LOST;
+	return LOCK_YIELDING;
+}
+
+static bool tell_of_lock(struct world *world, const struct world_item *item, struct event *event)
+{
+	if (item->run != world->lock_turn || !world->lock_is_wanted || (world->lock_is_held && world->quiet))
+		return false;
+	event->kind = EVENT_LOCK;
+	event->lock = next_of_lock(world);
+	event->text = event->lock == LOCK_FOREIGN ? "somebody has it" : NULL;
+	world->lock_is_held = event->lock == LOCK_HELD || event->lock == LOCK_YIELDING;
+	world->lock_is_yielding = event->lock == LOCK_YIELDING;
+	plan_lock(world, choose(world->choices, world->lock_is_held ? 4000 : 2000));
+	return true;
+}
+
+static void ask_whether_busy(struct world *world, const struct effect *effect)
+{
+	if (world->processes[effect->service].mood == MOOD_SILENT && !world->quiet)
+		return;
+	add_item(world, world->now + choose(world->choices, chance(world->choices, 200) ? 1500 : 20), ITEM_BUSY,
+		effect->service)
+		->run = effect->run;
 }
 
 static bool answer_probe(struct world *world, const struct world_item *item, struct event *event)
@@ -430,7 +621,7 @@ static bool end_leader(struct world *world, const struct world_item *item, struc
 	return true;
 }
 
-static bool tell(const struct world *world, const struct world_item *item, struct event *event)
+static bool tell(struct world *world, const struct world_item *item, struct event *event)
 {
 	event->service = item->service;
 	event->run = item->run;
@@ -446,6 +637,7 @@ static bool tell(const struct world *world, const struct world_item *item, struc
 	case ITEM_TELL_GONE:
 		event->kind = EVENT_GONE;
 		event->text = "exit status 0";
+		event->by_others = goes_wrong(world, 200);
 		return true;
 	case ITEM_STOP_REFUSED:
 		event->kind = EVENT_STOP_REFUSED;
@@ -486,6 +678,23 @@ static bool happen(struct world *world, struct world_item *item, struct event *e
 		return false;
 	case ITEM_DELIVER:
 		return deliver_reading(world, item, event);
+	case ITEM_FENCE:
+		return give_fence(world, item, event);
+	case ITEM_LOCK:
+		return tell_of_lock(world, item, event);
+	case ITEM_BUSY:
+		return answer_busy(world, item, event);
+	case ITEM_LOOK:
+		event->kind = EVENT_LOOK;
+		return true;
+	case ITEM_ATTACH:
+		return come_back(item, event);
+	case ITEM_ROOM:
+		fill_room(world, item->run);
+		return false;
+	case ITEM_ROOM_ENDS:
+		end_room(world, item->run);
+		return false;
 	case ITEM_FOUND:
 		return answer_find(world, item, event);
 	case ITEM_ANSWER:
@@ -546,6 +755,18 @@ void world_apply(struct world *world, const struct effect *effect)
 	case EFFECT_SAMPLE:
 		take_reading(world);
 		break;
+	case EFFECT_FENCE:
+		ask_for_fence(world, effect->answer.id);
+		break;
+	case EFFECT_LOCK:
+		want_lock(world, effect->lock_wanted);
+		break;
+	case EFFECT_LEASE:
+		hear_of_lease(world, effect);
+		break;
+	case EFFECT_ASK_BUSY:
+		ask_whether_busy(world, effect);
+		break;
 	default:
 		break;
 	}
@@ -587,7 +808,7 @@ void world_disturb(struct world *world)
 
 	if (world->setup->nastiness == 0)
 		return;
-	switch (choose(choices, 6)) {
+	switch (choose(choices, world->setup->has_leases ? 10 : 6)) {
 	case 0:
 	case 1:
 		crash(world, service);
@@ -602,6 +823,12 @@ void world_disturb(struct world *world)
 		world->lies = world->setup->nastiness > 2 && chance(choices, 300);
 		world->reading_latency_ms = chance(choices, 200) ? 3000 : choose(choices, 100);
 		break;
+	case 6:
+		world->has_fences = chance(choices, 700);
+		break;
+	case 7:
+		world->processes[service].mood = choose(choices, MOODS);
+		break;
 	default:
 		start_outside(world, service);
 		break;
@@ -614,7 +841,9 @@ void world_calm(struct world *world)
 	world->readings = READ_PROCESSES;
 	world->reading_latency_ms = 0;
 	world->lies = false;
+	world->has_fences = true;
 	for (size_t s = 0; s < world->setup->config.n_services; s++) {
+		world->processes[s].mood = MOOD_IDLE;
 		world->processes[s].flaps = 0;
 		world->processes[s].hangs = 0;
 	}
@@ -629,6 +858,7 @@ void world_begin(struct world *world, const struct setup *setup, struct choices 
 		.now = 1000,
 		.next_read_ms = 1000,
 		.is_honest = true,
+		.has_fences = true,
 	};
 	if (setup->nastiness > 0 && chance(choices, 500))
 		world->readings = choose(choices, READ_MODES);
@@ -637,6 +867,52 @@ void world_begin(struct world *world, const struct setup *setup, struct choices 
 		if (chance(choices, 150))
 			start_outside(world, s);
 	}
+}
+
+/* What was on its way to the daemon is lost; what happens to processes by itself goes on. */
+static bool outlives_daemon(enum world_item_kind kind)
+{
+	switch (kind) {
+	case ITEM_MEMORY:
+	case ITEM_LEAK:
+	case ITEM_LEADER_ENDS:
+	case ITEM_ENDS:
+	case ITEM_RELEASE:
+	case ITEM_FOREIGN:
+	case ITEM_ATTACH:
+	case ITEM_ROOM:
+	case ITEM_ROOM_ENDS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void world_restart(struct world *world)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < world->n_items; i++) {
+		if (outlives_daemon(world->items[i].kind))
+			world->items[kept++] = world->items[i];
+		else
+			free(world->items[i].reading);
+	}
+	world->n_items = kept;
+	world->fast = false;
+	world->lock_was_held = world->lock_is_held;
+	world->lock_is_wanted = world->lock_is_held = world->lock_is_yielding = false;
+	for (size_t s = 0; s < world->setup->config.n_services; s++) {
+		world->is_honest = world->is_honest && !world->processes[s].exists; /* where it stands is guessed */
+		world->processes[s].run = 0;
+		world->processes[s].adopted = true;
+		world->was_absent[s] = false;
+	}
+}
+
+void world_come_back(struct world *world, uint64_t fence, uint64_t delay_ms)
+{
+	add_item(world, world->now + delay_ms, ITEM_ATTACH, 0)->run = fence;
 }
 
 void world_finish(struct world *world)

@@ -27,6 +27,9 @@ struct setup {
 	uint32_t totals_mib[SIM_GPUS];
 	size_t n_gpus; /* that there are, whatever the configuration says */
 	unsigned nastiness; /* 0: nothing ever goes wrong .. 3 */
+	bool has_leases; /* clients ask for leases, too */
+	bool is_roomy; /* services are small, so that many leases are held */
+	bool is_polite; /* clients name all that they hold, wait as long as it takes, and keep nothing for ever */
 	uint64_t fast_ms; /* between readings in transitions */
 };
 
@@ -37,6 +40,16 @@ enum world_readings {
 	READ_NOTHING, /* readings arrive, empty */
 	READ_SILENCE, /* no readings arrive */
 	READ_MODES,
+};
+
+/* What a busy probe says. */
+enum busy_mood {
+	MOOD_IDLE,
+	MOOD_BUSY,
+	MOOD_CHANGING,
+	MOOD_UNKNOWN, /* it cannot be asked */
+	MOOD_SILENT, /* no answer comes */
+	MOODS,
 };
 
 /* The processes of one service. */
@@ -54,6 +67,7 @@ struct process {
 	uint64_t healthy_until;
 	unsigned flaps; /* permille of wrong answers */
 	unsigned hangs; /* permille of answers that do not come */
+	enum busy_mood mood;
 	bool ignores_stop;
 	bool refuses_stop;
 	uint64_t stop_delay_ms;
@@ -76,6 +90,13 @@ enum world_item_kind {
 	ITEM_DELIVER, /* a reading arrives */
 	ITEM_RELEASE, /* memory of an ended process comes back */
 	ITEM_FOREIGN, /* a stranger goes */
+	ITEM_FENCE, /* for transition `run` */
+	ITEM_BUSY, /* the answer of a busy probe */
+	ITEM_LOOK, /* the driver noticed that somebody started something */
+	ITEM_ATTACH, /* the holder of lease `run` comes back */
+	ITEM_ROOM, /* the process of room `run` takes its memory */
+	ITEM_ROOM_ENDS,
+	ITEM_LOCK, /* something becomes of the lock, in turn `run` of wanting it */
 };
 
 struct world_reading {
@@ -97,6 +118,16 @@ struct world_item {
 	struct world_reading *reading;
 };
 
+/* The process of a client that leased room for it. */
+struct room {
+	uint64_t fence; /* 0: none */
+	size_t gpu;
+	uint32_t mib;
+	uint32_t held_mib;
+};
+
+#define SIM_ROOMS 32
+
 struct world {
 	const struct setup *setup;
 	struct choices *choices;
@@ -106,6 +137,15 @@ struct world {
 	struct process processes[SIM_SERVICES];
 	uint64_t lost_mib[SIM_GPUS]; /* held by what is gone */
 	uint64_t foreign_mib[SIM_GPUS];
+	struct room rooms[SIM_ROOMS];
+	bool was_absent[SIM_SERVICES]; /* as far as the driver has seen since the daemon began */
+	bool lock_is_wanted;
+	bool lock_is_held;
+	bool lock_is_yielding;
+	bool lock_was_held; /* when the daemon ended */
+	uint64_t lock_turn; /* grows whenever it comes to be wanted, or not */
+	uint64_t last_fence;
+	bool has_fences; /* the part that gives them works */
 	enum world_readings readings;
 	uint64_t reading_latency_ms;
 	bool lies;
@@ -137,6 +177,11 @@ void world_apply(struct world *world, const struct effect *effect);
 
 /* Something happens out of the blue: a crash, strangers, other readings, somebody starts a service by hand. */
 void world_disturb(struct world *world);
+
+/* The daemon ends and begins anew; the processes of services and clients stay. */
+void world_restart(struct world *world);
+/* The holder of a lease comes back after it. */
+void world_come_back(struct world *world, uint64_t fence, uint64_t delay_ms);
 
 /* From now on everything new goes well, and readings are good. */
 void world_calm(struct world *world);

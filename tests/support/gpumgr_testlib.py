@@ -179,6 +179,13 @@ PIPELINE_PHASES = {
 }
 
 
+def make_sim_dir(path):
+    """A simulated card's folder as gpumgrd would write it; services that are started before or without it need it."""
+    path.mkdir()
+    (path / "0").mkdir()
+    (path / "sizes").write_text(f"{CARD_MIB}\n")
+
+
 # --- talking HTTP over a Unix socket ----------------------------------------------------------------------------
 
 
@@ -310,18 +317,18 @@ class Background(threading.Thread):
 class Daemon:
     """A gpumgrd in a temporary folder: configuration, socket, state and simulated GPU."""
 
-    def __init__(self, services=None, phases=None, gpu=None, keys=None, environment=None, text=None, user=None):
+    def __init__(
+        self, services=None, phases=None, gpu=None, keys=None, environment=None, text=None, user=None, sim_dir=None
+    ):
         self.root = Path(tempfile.mkdtemp(prefix="gpumgr-test-"))
         self.config_path = self.root / "gpumgr.yaml"
         self.socket = self.root / "run" / "gpumgr.sock"
         self.state_dir = self.root / "state"
-        self.sim_dir = self.root / "sim"
+        self.sim_dir = sim_dir or self.root / "sim"
         self.log_path = self.root / "gpumgrd.log"
         self.socket.parent.mkdir()
-        self.sim_dir.mkdir()
-        # What gpumgrd would write itself; services that are started before or without it need it.
-        (self.sim_dir / "0").mkdir()
-        (self.sim_dir / "sizes").write_text(f"{CARD_MIB}\n")
+        if sim_dir is None:
+            make_sim_dir(self.sim_dir)
         self.user = user
         self.process = None
         self.cgroups = set()
@@ -344,6 +351,7 @@ class Daemon:
         self.environment = environment or {}
         self.text = text
         self.extra_processes = []
+        self.prefix = []  # what runs the daemon, when it is not to be run as it is
         self.expected_status = 0
         self.write_config()
 
@@ -367,7 +375,7 @@ class Daemon:
 
     def start(self, wait=True, args=()):
         assert self.process is None
-        command = [str(GPUMGRD), "-c", str(self.config_path), "--socket", str(self.socket)]
+        command = [*self.prefix, str(GPUMGRD), "-c", str(self.config_path), "--socket", str(self.socket)]
         command += ["--state-dir", str(self.state_dir), *map(str, args)]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -389,7 +397,8 @@ class Daemon:
             if answer.status != 200:
                 return False
             status = answer.json
-            if any(service["state"] == "unknown" for service in status["services"].values()):
+            services = status["services"].values()
+            if any(service["state"] == "unknown" and service["error"] is None for service in services):
                 return False
             if self.config["gpu"].get("backend") != "sim":
                 return True
@@ -448,6 +457,7 @@ class Daemon:
         self.remember_cgroups()
         if self.process is not None and self.process.poll() is None:
             try:
+                self.unlock()
                 self.post("/gpu/release-all", timeout=10)
             except OSError as error:
                 complaints.append(f"release-all at the end: {error!r}")
@@ -479,6 +489,15 @@ class Daemon:
         if self.root.exists():
             complaints.append(f"{self.root} is left")
         return complaints
+
+    def unlock(self):
+        """Ends every lease, also those that others get because the ones before ended."""
+        for _ in range(20):
+            self.post("/gpu/lock/release", timeout=10)
+            if not self.get("/gpu/status", timeout=10).json["queue"]:
+                break
+            time.sleep(0.05)
+        self.post("/gpu/lock/release", timeout=10)
 
     # Talking to it.
 

@@ -2,157 +2,38 @@
  * A real API on real sockets over a host that is a script: services, phases and readings are made up, what clients
  * submit is printed, and what becomes of it is told on standard input. For test_api.py, which says what is right.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fake_host.h"
+
 #include <time.h>
 #include <unistd.h>
-#include <uv.h>
 
-#include "api/api.h"
 #include "api/problem.h"
 #include "api/routes.h"
-#include "base/cleanup.h"
 #include "base/log.h"
-
-#define TRANSITIONS_MAX 20000
-#define SERVICES 4
-#define GPUS 2
-
-static const struct service_definition definitions[SERVICES] = {
-	{ .name = "comfyui", .vram = { .mib = 20000 }, .priority = 100, .allowed = GPU_SET_ALL, .gpu_count = 1 },
-	{ .name = "cosyvoice", .vram = { .mib = 4000 }, .priority = 50, .allowed = GPU_SET_ALL, .gpu_count = 1 },
-	{ .name = "vidi", .vram = { .mib = 4000 }, .priority = 40, .allowed = GPU_SET_ALL, .gpu_count = 1 },
-	{ .name = "share",
-		.vram = { .percent = 50 },
-		.priority = 10,
-		.allowed = GPU_SET_ALL,
-		.gpu_count = 1,
-		.pinned = true },
-};
-
-static const size_t analysis[] = { 2 }, video[] = { 0 };
-
-static const struct phase_definition phases[] = {
-	{ .number = 1, .name = "crawl" },
-	{ .number = 2, .name = "analysis", .services = analysis, .n_services = 1 },
-	{ .number = 4, .name = "video", .services = video, .n_services = 1 },
-	{ .number = 5 },
-};
-
-struct record {
-	struct transition transition;
-	uint64_t ticket;
-	struct step step;
-	struct plan_blocker blocker;
-};
-
-struct host {
-	uv_loop_t loop;
-	struct api *api;
-	struct api_host ops;
-	struct config config;
-	struct explain_names names;
-	const char *log_dir;
-	uint64_t version;
-	uint64_t now_ms;
-	bool automatic; /* every request is done at once */
-	bool refuses; /* plans are refused, submissions fail */
-	bool no_readings;
-	size_t n_records;
-	struct record *records[TRANSITIONS_MAX];
-	struct status status;
-	struct gpu_status gpus[GPUS];
-	struct service_status services[SERVICES];
-	const struct transition *queue[TRANSITIONS_MAX];
-	const struct transition *running[TRANSITIONS_MAX];
-	struct gpu_sample sample;
-	struct gpu_process processes[2];
-	uv_timer_t answer_timer;
-	uv_poll_t input;
-	size_t n_input;
-	char input_buffer[4096];
-};
-
-static void make_gpus(struct host *host)
-{
-	host->gpus[0] = (struct gpu_status){
-		.account = { .mode = ACCOUNTING_PROCESS,
-			.has_total = true,
-			.total_mib = 24576,
-			.reserve_mib = 1024,
-			.committed_mib = 4000,
-			.foreign_mib = 100,
-			.admissible_mib = 19452 },
-		.has_used = true,
-		.used_mib = 4100,
-		.sampled_ms = 1000,
-	};
-	host->gpus[1] =
-		(struct gpu_status){ .account = { .mode = ACCOUNTING_LEDGER, .reserve_mib = 1024 }, .stale = true };
-}
-
-static void make_services(struct host *host)
-{
-	for (size_t i = 0; i < SERVICES; i++)
-		host->services[i] = (struct service_status){
-			.definition = &definitions[i], .state = SERVICE_STOPPED, .since_ms = 500
-		};
-	struct service_status *ready = &host->services[1];
-	ready->state = SERVICE_READY;
-	ready->live = true;
-	ready->gpus = GPU_BIT(0);
-	ready->pid = 4242;
-	ready->has_measured = true;
-	ready->measured_mib = 4000;
-	ready->committed_mib = 4000;
-	host->services[2].state = SERVICE_ERROR;
-	host->services[2].error = "it ended with status 1: \xff bad bytes \"quoted\"";
-}
-
-static void make_sample(struct host *host)
-{
-	host->processes[0] = (struct gpu_process){ .pid = 4242, .mib = 4000, .name = "cosy\xffvoice" };
-	host->processes[1] = (struct gpu_process){ .pid = 1, .mib = GPU_MIB_UNKNOWN, .name = "Xorg" };
-	host->sample.n_gpus = 1;
-	host->sample.gpus[0] = (struct gpu_reading){
-		.valid =
-			GPU_VALID_TOTAL | GPU_VALID_USED | GPU_VALID_FREE | GPU_VALID_TEMPERATURE | GPU_VALID_PROCESSES,
-		.total_mib = 24576,
-		.used_mib = 4100,
-		.free_mib = 20476,
-		.temperature_c = 41,
-		.uuid = "GPU-0",
-		.name = "A card",
-		.n_processes = 2,
-		.processes = host->processes,
-	};
-}
 
 static const struct status *get_status(void *context)
 {
 	struct host *host = context;
 	size_t n_queue = 0, n_running = 0;
-	for (size_t i = 0; i < host->n_records; i++) {
-		const struct transition *transition = &host->records[i]->transition;
+	while (host->first_open < host->n_records &&
+		host->records[host->first_open]->base.transition.state >= TRANSITION_DONE)
+		host->first_open++;
+	for (size_t i = host->first_open; i < host->n_records; i++) {
+		const struct transition *transition = &host->records[i]->base.transition;
 		if (transition->state == TRANSITION_QUEUED)
 			host->queue[n_queue++] = transition;
 		else if (transition->state == TRANSITION_RUNNING)
 			host->running[n_running++] = transition;
 	}
-	host->status = (struct status){
-		.now_ms = host->now_ms,
-		.n_gpus = GPUS,
-		.gpus = host->gpus,
-		.n_services = SERVICES,
-		.services = host->services,
-		.n_queue = n_queue,
-		.queue = host->queue,
-		.n_running = n_running,
-		.running = host->running,
-		.phase = { .any = true, .phase = 2, .at_ms = 700 },
-	};
+	for (size_t i = 0; i < host->n_held; i++)
+		host->leases[i] = &host->held[i]->lease;
+	host->status = world_status(&host->world, host->now_ms);
+	host->status.n_queue = n_queue;
+	host->status.queue = host->queue;
+	host->status.n_running = n_running;
+	host->status.running = host->running;
+	host->status.n_leases = host->n_held;
+	host->status.leases = host->leases;
 	return &host->status;
 }
 
@@ -164,42 +45,12 @@ static uint64_t get_version(void *context)
 static const struct gpu_sample *get_sample(void *context)
 {
 	struct host *host = context;
-	return host->no_readings ? NULL : &host->sample;
+	return host->no_readings ? NULL : &host->world.sample;
 }
 
 static const char *get_problem(void *context)
 {
 	return ((struct host *)context)->no_readings ? "the sampler hangs" : "";
-}
-
-static double get_wall_time(void *context, uint64_t ms)
-{
-	(void)context;
-	return 1.8e9 + (double)ms / 1000;
-}
-
-static void fill_record(struct record *record, const struct request_spec *spec, uint64_t id, uint64_t now_ms)
-{
-	bool is_service = spec->kind != REQUEST_PHASE && spec->kind != REQUEST_RELEASE_ALL;
-	bool is_stop = spec->kind == REQUEST_STOP || spec->kind == REQUEST_RELEASE_ALL;
-	record->step = (struct step){
-		.plan = { .action = is_stop ? PLAN_STOP : PLAN_START,
-			.reason = is_stop ? PLAN_ASKED : PLAN_NEEDED,
-			.service = is_service ? spec->target : 0,
-			.gpus = GPU_BIT(0),
-			.mib = 4000 },
-	};
-	record->transition = (struct transition){
-		.id = id,
-		.spec = *spec,
-		.priority = 100,
-		.state = TRANSITION_QUEUED,
-		.queued_ms = now_ms,
-		.gpus = GPU_BIT(0),
-		.n_steps = 1,
-		.steps = &record->step,
-		.detail = "its turn",
-	};
 }
 
 static int submit(void *context, const struct request_spec *spec, uint64_t ticket, uint64_t *ret_id)
@@ -212,93 +63,80 @@ static int submit(void *context, const struct request_spec *spec, uint64_t ticke
 		return -ENOMEM;
 	host->records[host->n_records++] = record;
 	record->ticket = ticket;
-	fill_record(record, spec, host->n_records, host->now_ms);
-	*ret_id = record->transition.id;
+	world_begin_record(&record->base, spec, host->n_records, host->now_ms);
+	*ret_id = host->n_records;
 	host->version++;
+	uv_idle_start(&host->serial_idle, host->serial_idle.idle_cb);
+	if (spec->kind == REQUEST_LEASE && host->serial) {
+		leases_submitted(host, record);
+		return 0;
+	}
 	printf("submit %llu %llu %s %zu %d %lld\n", (unsigned long long)ticket, (unsigned long long)*ret_id,
 		request_kind_name(spec->kind), spec->target, spec->force, (long long)spec->wait_ms);
+	if (spec->kind == REQUEST_LEASE)
+		leases_submitted(host, record);
 	return 0;
 }
 
 static void withdraw(void *context, uint64_t ticket)
 {
-	(void)context;
+	struct host *host = context;
+	for (size_t i = host->n_records; i > 0; i--) {
+		struct record *record = host->records[i - 1];
+		if (record->ticket != ticket)
+			continue;
+		if (record->terms != NULL && record->base.transition.state == TRANSITION_QUEUED)
+			record->base.transition.state = TRANSITION_FAILED;
+		break;
+	}
+	if (host->serial)
+		return;
 	printf("withdraw %llu\n", (unsigned long long)ticket);
 }
 
 static int plan(void *context, const struct request_spec *spec, struct plan *ret_plan)
 {
-	struct host *host = context;
-	*ret_plan = (struct plan){ .gpus = GPU_BIT(0) };
-	if (host->refuses) {
-		ret_plan->blockers = calloc(1, sizeof(*ret_plan->blockers));
-		ret_plan->n_blockers = 1;
-		ret_plan->blockers[0] = (struct plan_blocker){
-			.reason = BLOCKED_BY_PRIORITY, .service = 1, .gpu = 0, .mib = 4000, .priority = 50
-		};
-		ret_plan->needed_mib = 20000;
-		ret_plan->best_mib = 100;
-		return PLAN_REFUSED;
-	}
-	ret_plan->steps = calloc(1, sizeof(*ret_plan->steps));
-	ret_plan->n_steps = 1;
-	ret_plan->steps[0] = (struct plan_step){
-		.action = PLAN_START, .service = spec->kind == REQUEST_START ? spec->target : 0, .gpus = 1, .mib = 20000
-	};
-	return PLAN_OK;
+	return world_plan(spec, ((struct host *)context)->refuses, ret_plan);
 }
 
 static const struct transition *get_transition(void *context, uint64_t id)
 {
 	struct host *host = context;
-	return id >= 1 && id <= host->n_records ? &host->records[id - 1]->transition : NULL;
+	return id >= 1 && id <= host->n_records ? &host->records[id - 1]->base.transition : NULL;
 }
 
 static char *get_log_path(void *context, size_t service)
 {
 	char *path;
 	struct host *host = context;
-	return asprintf(&path, "%s/%s.log", host->log_dir, definitions[service].name) < 0 ? NULL : path;
+	return asprintf(&path, "%s/%s.log", host->log_dir, world_services[service].name) < 0 ? NULL : path;
 }
 
 /* What is told on standard input. */
 
-static void publish_state(struct host *host, struct record *record)
+void host_publish_state(struct host *host, struct record *record)
 {
-	struct notice notice = { .type = "transition", .transition = record->transition.id };
+	struct notice notice = { .type = "transition", .transition = record->base.transition.id };
 	snprintf(notice.subject, sizeof(notice.subject), "%s", "phase video");
-	snprintf(notice.text, sizeof(notice.text), "transition %llu", (unsigned long long)record->transition.id);
-	notice_add_text(&notice, "state", transition_state_name(record->transition.state));
+	snprintf(notice.text, sizeof(notice.text), "transition %llu", (unsigned long long)record->base.transition.id);
+	notice_add_text(&notice, "state", transition_state_name(record->base.transition.state));
 	api_publish(host->api, &notice);
+}
+
+void host_finish_record(struct host *host, struct record *record, enum outcome outcome)
+{
+	world_end_record(&record->base, outcome, "because the test says so");
+	host->version++;
+	host_publish_state(host, record);
 }
 
 static void answer(struct host *host, struct record *record, enum outcome outcome)
 {
-	struct transition *transition = &record->transition;
-	bool is_done = outcome == OUTCOME_DONE;
-	transition->state = is_done ? TRANSITION_DONE : TRANSITION_FAILED;
-	transition->outcome = outcome;
-	transition->started_ms = transition->queued_ms + 1;
-	transition->ended_ms = transition->queued_ms + 813;
-	record->step.state = is_done ? STEP_DONE : STEP_FAILED;
-	record->step.started_ms = transition->started_ms;
-	record->step.ended_ms = transition->ended_ms;
-	snprintf(transition->detail, sizeof(transition->detail), "%s", is_done ? "" : "because the test says so");
-	if (!is_done)
-		snprintf(record->step.detail, sizeof(record->step.detail), "exit status 1");
-	if (outcome == OUTCOME_INSUFFICIENT_VRAM) {
-		record->blocker = (struct plan_blocker){
-			.reason = BLOCKED_BY_FOREIGN, .service = PLAN_NO_SERVICE, .gpu = 0, .mib = 9000
-		};
-		transition->blockers = &record->blocker;
-		transition->n_blockers = 1;
-	}
-	host->version++;
-	publish_state(host, record);
-	api_answer(host->api, record->ticket, transition, outcome);
+	host_finish_record(host, record, outcome);
+	api_answer(host->api, record->ticket, &record->base.transition, NULL, outcome);
 }
 
-static struct record *find(struct host *host, const char *id)
+struct record *host_find(struct host *host, const char *id)
 {
 	size_t number = id != NULL ? strtoul(id, NULL, 10) : 0;
 	return number >= 1 && number <= host->n_records ? host->records[number - 1] : NULL;
@@ -306,7 +144,7 @@ static struct record *find(struct host *host, const char *id)
 
 static void do_answer(struct host *host, char **words)
 {
-	struct record *record = find(host, words[1]);
+	struct record *record = host_find(host, words[1]);
 	if (record != NULL)
 		answer(host, record, words[2] != NULL ? (enum outcome)atoi(words[2]) : OUTCOME_DONE);
 }
@@ -314,27 +152,27 @@ static void do_answer(struct host *host, char **words)
 /* The ticket's own wait ran out; the transition goes on. */
 static void do_expire(struct host *host, char **words)
 {
-	struct record *record = find(host, words[1]);
+	struct record *record = host_find(host, words[1]);
 	if (record != NULL)
-		api_answer(host->api, record->ticket, &record->transition, OUTCOME_WAIT_TIMEOUT);
+		api_answer(host->api, record->ticket, &record->base.transition, NULL, OUTCOME_WAIT_TIMEOUT);
 }
 
 static void do_refuse(struct host *host, char **words)
 {
-	struct record *record = find(host, words[1]);
+	struct record *record = host_find(host, words[1]);
 	if (record != NULL)
-		api_answer(host->api, record->ticket, NULL, OUTCOME_TOO_MANY);
+		api_answer(host->api, record->ticket, NULL, NULL, OUTCOME_TOO_MANY);
 }
 
 static void do_run(struct host *host, char **words)
 {
-	struct record *record = find(host, words[1]);
+	struct record *record = host_find(host, words[1]);
 	if (record == NULL)
 		return;
-	record->transition.state = TRANSITION_RUNNING;
-	record->transition.started_ms = record->transition.queued_ms + 1;
+	record->base.transition.state = TRANSITION_RUNNING;
+	record->base.transition.started_ms = record->base.transition.queued_ms + 1;
 	host->version++;
-	publish_state(host, record);
+	host_publish_state(host, record);
 }
 
 /* publish N TRANSITION: so many service.state events. */
@@ -352,16 +190,31 @@ static void do_publish(struct host *host, char **words)
 		api_publish(host->api, &notice);
 }
 
+/* detail ID WORD: what it waits for. */
+static void do_detail(struct host *host, char **words)
+{
+	struct record *record = host_find(host, words[1]);
+	if (record == NULL || words[2] == NULL)
+		return;
+	snprintf(record->base.transition.detail, sizeof(record->base.transition.detail), "%s", words[2]);
+	host->version++;
+}
+
 static void do_set(struct host *host, char **words)
 {
 	bool value = words[2] != NULL && strcmp(words[2], "on") == 0;
 	if (words[1] != NULL && strcmp(words[1], "automatic") == 0)
 		host->automatic = value;
+	else if (words[1] != NULL && strcmp(words[1], "serial") == 0)
+		host->serial = value;
 	else if (words[1] != NULL && strcmp(words[1], "refuses") == 0)
 		host->refuses = value;
 	else if (words[1] != NULL && strcmp(words[1], "no_readings") == 0)
 		host->no_readings = value;
+	else if (words[1] != NULL && words[2] != NULL && strcmp(words[1], "reload") == 0)
+		snprintf(host->reload, sizeof(host->reload), "%s", words[2]);
 	host->version++;
+	uv_idle_start(&host->serial_idle, host->serial_idle.idle_cb);
 }
 
 static void do_quit(struct host *host, char **words)
@@ -370,30 +223,36 @@ static void do_quit(struct host *host, char **words)
 	host->api = api_destroy(host->api);
 	uv_close((uv_handle_t *)&host->input, NULL);
 	uv_close((uv_handle_t *)&host->answer_timer, NULL);
+	leases_close(host);
 }
 
-static const struct command {
-	const char *name;
-	void (*run)(struct host *host, char **words);
-} commands[] = {
+static const struct command commands[] = {
 	{ "answer", do_answer },
+	{ "detail", do_detail },
 	{ "expire", do_expire },
 	{ "publish", do_publish },
 	{ "quit", do_quit },
 	{ "refuse", do_refuse },
 	{ "run", do_run },
 	{ "set", do_set },
+	{ NULL, NULL },
 };
+
+static void run_one_of(const struct command *list, struct host *host, char **words)
+{
+	for (size_t i = 0; list[i].name != NULL; i++)
+		if (strcmp(list[i].name, words[0]) == 0)
+			list[i].run(host, words);
+}
 
 static void run_command(struct host *host, char *line)
 {
-	char *words[5] = { NULL };
+	char *words[6] = { NULL };
 	size_t n = 0;
-	while (n < 4 && (words[n] = strsep(&line, " ")) != NULL)
+	while (n < 5 && (words[n] = strsep(&line, " ")) != NULL)
 		n++;
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (strcmp(commands[i].name, words[0]) == 0)
-			commands[i].run(host, words);
+	run_one_of(commands, host, words);
+	run_one_of(lease_commands, host, words);
 	printf("ok %s\n", words[0]);
 }
 
@@ -425,7 +284,7 @@ static void handle_answer_timer(uv_timer_t *timer)
 	struct host *host = timer->data;
 	host->now_ms += 5;
 	for (size_t i = 0; host->automatic && i < host->n_records; i++)
-		if (host->records[i]->transition.state == TRANSITION_QUEUED)
+		if (host->records[i]->base.transition.state == TRANSITION_QUEUED)
 			answer(host, host->records[i], OUTCOME_DONE);
 }
 
@@ -475,9 +334,33 @@ static void read_options(struct host *host, struct api_options *options, int arg
 	}
 }
 
+/* `set reload wrong`, `set reload memory`, else something of each kind changed. */
+static int reload(void *context, struct config_changes *ret_changes, struct config_report *ret_report)
+{
+	struct host *host = context;
+	static const char text[] = "version: 1\nservices: {a: {vram: 1}}\n";
+	struct config *config = NULL;
+	*ret_changes = (struct config_changes){ 0 };
+	*ret_report = (struct config_report){ 0 };
+	printf("reload\n");
+	if (strcmp(host->reload, "memory") == 0)
+		return -ENOMEM;
+	if (strcmp(host->reload, "wrong") == 0)
+		return config_parse("gpumgr.yaml", text, strlen(text), &config, ret_report);
+	struct string_list *lists[] = { &ret_changes->added, &ret_changes->removed, &ret_changes->changed,
+		&ret_changes->changed_runs, &ret_changes->at_start };
+	static const char *const names[] = { "added", "removed", "changed", "outdated", "at_start" };
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		lists[i]->items = calloc(1, sizeof(char *));
+		lists[i]->items[0] = strdup(names[i]);
+		lists[i]->n = 1;
+	}
+	return 0;
+}
+
 static void make_host(struct host *host)
 {
-	host->names = (struct explain_names){ SERVICES, definitions, ARRAY_SIZE(phases), phases };
+	host->names = (struct explain_names){ WORLD_SERVICES, world_services, WORLD_PHASES, world_phases };
 	host->ops = (struct api_host){
 		.context = host,
 		.config = &host->config,
@@ -486,22 +369,24 @@ static void make_host(struct host *host)
 		.status = get_status,
 		.status_version = get_version,
 		.sample = get_sample,
+		.service_of_process = world_service_of_process,
 		.sampler_problem = get_problem,
-		.wall_time = get_wall_time,
+		.wall_time = world_wall_time,
 		.submit = submit,
 		.withdraw = withdraw,
 		.plan = plan,
 		.transition = get_transition,
+		.reload = reload,
 		.log_path = get_log_path,
 	};
 	host->now_ms = 2000;
-	make_gpus(host);
-	make_services(host);
-	make_sample(host);
+	world_init(&host->world);
+	leases_init(host);
 }
 
 static void serve(struct host *host)
 {
+	leases_serve(host);
 	uv_timer_init(&host->loop, &host->answer_timer);
 	host->answer_timer.data = host;
 	uv_timer_start(&host->answer_timer, handle_answer_timer, 5, 5);
@@ -519,6 +404,7 @@ static void finish(struct host *host)
 {
 	uv_run(&host->loop, UV_RUN_DEFAULT);
 	uv_loop_close(&host->loop);
+	leases_finish(host);
 	for (size_t i = 0; i < host->n_records; i++)
 		free(host->records[i]);
 	free(host->config.listen.items);
@@ -537,9 +423,9 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	log_setup(LOG_LEVEL_DEBUG, false);
 	struct host *host = calloc(1, sizeof(*host));
+	uv_loop_init(&host->loop);
 	make_host(host);
 	read_options(host, &options, argc, argv);
-	uv_loop_init(&host->loop);
 	int r = api_create(&host->loop, &host->ops, &options, &host->api, &err);
 	if (r < 0)
 		printf("failed %d %s\n", -r, err.message);

@@ -1,7 +1,6 @@
 """The HTTP API, asked from outside: every route, every refusal, and what hostile or absent-minded clients do.
 
-GPUMGR_API_FAKE_HOST names the program that serves the API over a scripted host, GPUMGR_OPENAPI the description that
-the API is held to.
+apitest.py has the ways to ask; test_leases.py asks for leases.
 """
 
 import concurrent.futures
@@ -18,221 +17,15 @@ import signal
 import socket
 import stat
 import subprocess
-import threading
 import time
 
 import jsonschema
 import pytest
-import yaml
 
-PROGRAM = os.environ["GPUMGR_API_FAKE_HOST"]
-OPENAPI = yaml.safe_load(pathlib.Path(os.environ["GPUMGR_OPENAPI"]).read_text())
-OUTCOMES = ["done", "insufficient_vram", "start_failed", "start_timeout", "stop_failed", "wait_timeout", "withdrawn",
-            "stopped", "too_many_requests", "shutting_down"]
-PATIENCE = 10
+from apitest import (JSON, OPENAPI, OUTCOMES, PATIENCE, PROGRAM, Answer, Daemon, Events, daemon, get, holds, is_problem,
+                     open_daemon, read_all, running, wait_until)
 
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=PATIENCE)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(self.path)
-
-
-class Answer:
-    def __init__(self, response):
-        self.status = response.status
-        self.headers = response.headers
-        self.raw = response.read()
-
-    @property
-    def json(self):
-        return json.loads(self.raw)
-
-
-class Daemon:
-    """The program, its pipes, and ways to ask it."""
-
-    def __init__(self, folder, *options, expect="ready", socket_name="sock", pass_fds=()):
-        self.folder = folder
-        self.socket = folder / socket_name
-        self.logs = folder / "logs"
-        self.logs.mkdir(exist_ok=True)
-        self.log = open(folder / "stderr", "w+")
-        self.process = subprocess.Popen(
-            [PROGRAM, f"socket={self.socket}", f"log_dir={self.logs}", *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, pass_fds=pass_fds,
-            env={**os.environ, "ASAN_OPTIONS": "quarantine_size_mb=1"})  # else freed memory looks like a leak
-        self.lines = queue.Queue()
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-        self.first = self.line(expect)
-        self.ports = [int(word) for word in self.first.split()[1:]] if expect == "ready" else []
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.put(line.rstrip("\n"))
-        self.lines.put(None)
-
-    def line(self, beginning):
-        """The next line that begins so; what comes before it is dropped."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            line = self.lines.get(timeout=max(0.01, end - time.monotonic()))
-            assert line is not None, f"the program ended: {self.stderr()}"
-            if line.startswith(beginning):
-                return line
-
-    def tell(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        if command != "quit":
-            self.line("ok " + command.split()[0])
-
-    def submitted(self):
-        """[ticket, id, kind, target, force, wait_ms] of the next submission."""
-        words = self.line("submit").split()[1:]
-        return [int(words[0]), int(words[1]), words[2], int(words[3]), int(words[4]), int(words[5])]
-
-    def stderr(self):
-        self.log.flush()
-        return pathlib.Path(self.log.name).read_text(errors="replace")
-
-    def connection(self):
-        return UnixConnection(self.socket)
-
-    def raw(self, data=b"", port=None):
-        if port is None:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(PATIENCE)
-            sock.connect(str(self.socket))
-        else:
-            sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        sock.sendall(data)
-        return sock
-
-    def ask(self, method, path, body=None, headers=None, port=None):
-        connection = self.connection() if port is None else http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=PATIENCE)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, headers or {})
-            return Answer(connection.getresponse())
-
-    def begin(self, method, path, body=None, headers=None):
-        """Sends a request that waits; the connection."""
-        connection = self.connection()
-        connection.request(method, path, body, headers or {})
-        return connection
-
-    def fds(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def cpu(self):
-        words = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self):
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self.tell("quit")
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
-        finally:
-            self.reader.join()
-            for pipe in (self.process.stdin, self.process.stdout):
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-            self.log.close()
-
-
-@contextlib.contextmanager
-def running(folder, *options, **more):
-    daemon = Daemon(folder, *options, **more)
-    try:
-        yield daemon
-    finally:
-        if daemon.process.poll() is None:
-            daemon.stop()
-    text = (folder / "stderr").read_text(errors="replace")
-    assert "Sanitizer" not in text and "runtime error" not in text, text
-    assert daemon.process.returncode == 0, text
-
-
-@pytest.fixture
-def daemon(tmp_path):
-    with running(tmp_path) as it:
-        yield it
-
-
-@pytest.fixture
-def open_daemon(tmp_path):
-    with running(tmp_path, "listen=127.0.0.1:0", "open=1") as it:
-        yield it
-
-
-def wait_until(condition, seconds=PATIENCE):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)
-
-
-def holds(schema, value):
-    """The value is as the description says."""
-    document = {**OPENAPI, "$ref": f"#/components/schemas/{schema}"}
-    jsonschema.Draft202012Validator(document).validate(value)
-
-
-def is_problem(answer, status, code, *words):
-    assert answer.status == status, answer.raw
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    holds("Problem", answer.json)
-    assert answer.json["code"] == code
-    assert answer.json["status"] == status
-    for word in words:
-        assert word in answer.json["detail"]
-
-
-def read_all(sock):
-    data = b""
-    with contextlib.suppress(ConnectionResetError):
-        while piece := sock.recv(65536):
-            data += piece
-    return data
-
-
-def get(path, *headers):
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{''.join(h + chr(13) + chr(10) for h in headers)}\r\n".encode()
-
-
-class Events:
-    """Server-sent events of a response."""
-
-    def __init__(self, response):
-        self.response = response
-
-    def next(self):
-        """(event, data, id) of the next event that is no ping."""
-        fields = {}
-        while True:
-            line = self.response.readline().decode().rstrip("\n")
-            if line == "" and fields:
-                return fields.get("event"), json.loads(fields["data"]), fields.get("id")
-            if line.startswith(":"):
-                continue
-            if line == "" and self.response.isclosed():
-                raise EOFError
-            if line:
-                key, value = line.split(": ", 1)
-                fields[key] = value
-
+__all__ = ["daemon", "open_daemon"]
 
 # Every route
 
@@ -245,15 +38,17 @@ def test_status(daemon):
     page = answer.json
     assert page["vram"]["total_mb"] == 24576
     assert page["vram"]["available_mb"] == 20476 - 1024
-    assert page["vram"]["processes"][0] == {"pid": 4242, "name": "cosy\ufffdvoice", "memory_mb": 4000}
+    assert page["vram"]["processes"][0] == {"pid": 4242, "name": "cosy\ufffdvoice", "memory_mb": 4000, "service": "cosyvoice"}
     assert page["vram"]["processes"][1]["memory_mb"] is None
+    assert page["vram"]["processes"][1]["service"] is None
     assert page["vram"]["utilization_percent"] is None
     assert page["gpus"][1]["total_mb"] is None and page["gpus"][1]["stale"] is True
     assert page["services"]["cosyvoice"]["pid"] == 4242
+    assert page["services"]["cosyvoice"]["external_starts"] == 2 and page["services"]["vidi"]["external_starts"] == 0
     assert page["services"]["share"]["vram_mb"] == 12288 and page["services"]["share"]["pinned"] is True
     assert page["services"]["comfyui"]["phases"] == [4]
     assert "\ufffd bad bytes" in page["services"]["vidi"]["error"]
-    assert page["lock"] == {"holder": None, "ttl": -2}
+    assert page["lock"] == {"holder": None, "ttl": -2, "shared": None}
     assert page["phase"] == {"number": 4, "name": "video", "at": "2027-01-15T08:00:00.700Z", "satisfied": False}
 
 
@@ -288,6 +83,22 @@ def test_status_is_never_stale(daemon):
             daemon.ask("POST", "/gpu/release-all?async=1")
 
 
+def test_reload(daemon):
+    answer = daemon.ask("POST", "/gpu/reload")
+    assert answer.status == 200
+    holds("Reloaded", answer.json)
+    for key in ("added", "removed", "changed", "outdated", "at_start"):
+        assert answer.json[key] == [key]
+    assert answer.json["text"].splitlines()[0] == "added added"
+    daemon.tell("set reload wrong")
+    answer = daemon.ask("POST", "/gpu/reload")
+    is_problem(answer, 409, "bad_configuration", "stays as it was")
+    assert any(line.startswith("gpumgr.yaml:2:") for line in answer.json["errors"])
+    daemon.tell("set reload memory")
+    is_problem(daemon.ask("POST", "/gpu/reload"), 500, "internal", "memory")
+    is_problem(daemon.ask("GET", "/gpu/reload"), 405, "method_not_allowed")
+
+
 def test_health_version_leases(daemon):
     health = daemon.ask("GET", "/health")
     holds("Health", health.json)
@@ -296,14 +107,6 @@ def test_health_version_leases(daemon):
     holds("Version", version.json)
     assert version.json["version"] == "0.0-test"
     assert daemon.ask("GET", "/gpu/leases").json == {"leases": []}
-
-
-@pytest.mark.parametrize("method, path", [
-    ("POST", "/gpu/leases"), ("DELETE", "/gpu/leases/7"), ("POST", "/gpu/leases/7/renew"), ("POST", "/gpu/lock/release")])
-def test_leases_are_not_built(daemon, method, path):
-    is_problem(daemon.ask(method, path), 501, "not_implemented")
-    body = json.dumps({"service": "comfyui", "ttl_s": 5})
-    is_problem(daemon.ask(method, path, body, {"Content-Type": "application/json"}), 501, "not_implemented")
 
 
 @pytest.mark.parametrize("name", ["4", "video"])
@@ -471,6 +274,8 @@ def test_metrics(daemon):
     assert not any(line.startswith('gpumgr_gpu_total_bytes{gpu="1"') for line in lines)
     assert 'gpumgr_service_state{service="cosyvoice",state="ready"} 1' in lines
     assert 'gpumgr_service_state{service="cosyvoice",state="busy"} 0' in lines
+    assert "# TYPE gpumgr_service_external_starts_total counter" in lines
+    assert 'gpumgr_service_external_starts_total{service="cosyvoice"} 2' in lines
     assert 'gpumgr_transitions_total{kind="phase",outcome="done"} 2' in lines
     assert 'gpumgr_transitions_total{kind="phase",outcome="insufficient_vram"} 1' in lines
     assert 'gpumgr_transition_duration_seconds_bucket{kind="phase",le="0.5"} 0' in lines
@@ -500,7 +305,7 @@ def test_description_has_every_route_and_no_other():
 
 
 def test_description_has_every_parameter():
-    bits = ["wait_s", "dry_run", "async", "force", "tail", "follow", "phase", "start"]
+    bits = ["wait_s", "dry_run", "async", "force", "tail", "follow", "phase", "start", "ttl_s", "fence", "secret"]
     routes, _ = tables()
     for method, path, mask in routes:
         operation = OPENAPI["paths"][path][method.lower()]
@@ -511,8 +316,8 @@ def test_description_has_every_parameter():
             if parameter["in"] == "query":
                 described.add(parameter["name"])
         accepted = {name for i, name in enumerate(bits) if int(mask) >> i & 1}
-        assert described == accepted, (method, path)
-        if "requestBody" in operation:
+        assert described == accepted - {"secret"}, (method, path)
+        if "$ref" in operation.get("requestBody", {}):
             body = OPENAPI["components"]["requestBodies"][operation["requestBody"]["$ref"].rsplit("/", 1)[1]]
             assert set(body["content"]["application/json"]["schema"]["properties"]) == accepted
 
@@ -520,6 +325,35 @@ def test_description_has_every_parameter():
 def test_description_has_every_code():
     _, problems = tables()
     assert set(OPENAPI["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == set(problems)
+
+
+DOCS = pathlib.Path(os.environ["GPUMGR_OPENAPI"]).parent
+
+
+def rows(title):
+    """The table below that row of titles, in http-api.md: the cells of each row, without backticks."""
+    table = (DOCS / "http-api.md").read_text().partition(title)[2].partition("\n\n")[0]
+    return [[cell.strip().replace("`", "") for cell in row.strip("| ").split(" | ")] for row in table.splitlines()[2:]]
+
+
+def test_description_has_every_type_of_event():
+    published = set()
+    for path in DOCS.parent.glob("src/*/*.c"):
+        for words in re.findall(r'notice_begin\(engine, ("[^,]*),|struct notice \w+ = \{ \.type = ([^,}]*)', path.read_text()):
+            published |= set(re.findall(r'"([a-z_.]+)"', "".join(words)))
+    described = OPENAPI["components"]["schemas"]["Event"]["properties"]["type"]["description"]
+    assert set(described.partition("; ")[0].split(", ")) == published
+    assert {row[0] for row in rows("| type | subject |")} == published
+
+
+def test_manual_names_the_routes_of_each_parameter():
+    for name, where, *_ in rows("| parameter | where |"):
+        taken = set()
+        for path, item in OPENAPI["paths"].items():
+            references = [each.get("$ref", "") for operation in item.values() if isinstance(operation, dict) for each in operation.get("parameters", [])]
+            if f"#/components/parameters/{name}" in references:
+                taken |= {re.sub(r"/\{\w+\}", "", path).rsplit("/", 1)[1]}
+        assert set(where.split(", ")) == taken, name
 
 
 def test_description_is_sound():
@@ -629,8 +463,6 @@ def test_get_takes_no_foreign_parameters(daemon):
     is_problem(daemon.ask("GET", "/gpu/service/vidi/logs?tail=1e9"), 400, "bad_request", "tail")
 
 
-JSON = {"Content-Type": "application/json"}
-
 
 def test_bodies(daemon):
     answer = daemon.ask("POST", "/gpu/prepare-phase/4", '{"async": true, "wait_s": 2.5}', JSON)
@@ -696,7 +528,9 @@ def test_expect_continue(daemon):
 @pytest.mark.parametrize("headers", [
     b"Transfer-Encoding: gzip\r\n", b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", b"Transfer-Encoding: gzip, chunked\r\n",
     b"Content-Length: 0\r\nContent-Length: 3\r\n", b"Content-Length: 3\r\nContent-Length: 3\r\n", b"Host: a\r\n", b"Content-Length: -1\r\n",
-    b"Content-Length: 1x\r\n", b"Content-Length: 99999999999999999999999\r\n"])
+    b"Content-Length: 1x\r\n", b"Content-Length: 99999999999999999999999\r\n", b"Content-Length : 3\r\n", b"Content-Length\t: 3\r\n",
+    b"Transfer-Encoding : chunked\r\n", b"Transfer-Encoding:\r\n chunked\r\n", b"content-length:\r\n\t3\r\n", b"Content-Length\x0b: 3\r\n",
+    b"Content Length: 3\r\n", b"\"Content-Length\": 3\r\n", b" Content-Length: 3\r\n"])
 def test_framing_tricks(daemon, headers):
     with daemon.raw(b"POST /gpu/release-all?async=1 HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\nabc") as sock:
         data = read_all(sock)
@@ -704,6 +538,11 @@ def test_framing_tricks(daemon, headers):
     # libmicrohttpd sends the head of its own refusals of a bad Content-Length twice, and then closes.
     assert set(re.findall(rb"HTTP/1.1 (\d+) ", data)) <= {b"400", b"413"}
     assert daemon.ask("GET", "/gpu/status").json["queue"] == []
+
+
+def test_odd_names_of_headers(daemon):
+    with daemon.raw(get("/health", "!#$%&'*+-.^_`|~0aZ: x", "Content: x", "Transfer-Encodin: x")) as sock:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("body", [b"x\r\n", b"-1\r\n", b"fffffffffffffffff\r\n", b"5\r\nabc", b"3\r\nabcdef\r\n", b"\r\n\r\n", b"0x3\r\nabc\r\n0\r\n\r\n"])

@@ -1,4 +1,5 @@
 /* Which Host and Origin mean this machine. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -69,7 +70,7 @@ static void test_hosts(void **state)
 	};
 	struct guard guard;
 	(void)state;
-	assert_int_equal(guard_open(&guard, &config, NULL), 0);
+	assert_int_equal(guard_open(&guard, &(const struct config *){ &config }, true, NULL), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		if (guard_host_is_ours(&guard, cases[i].host) != cases[i].is_ours)
 			fail_msg("host `%s`", cases[i].host);
@@ -83,7 +84,7 @@ static void test_long_host(void **state)
 	(void)state;
 	memset(host, 'a', sizeof(host));
 	snprintf(host + sizeof(host) - 20, 20, ".internal");
-	assert_int_equal(guard_open(&guard, &config, NULL), 0);
+	assert_int_equal(guard_open(&guard, &(const struct config *){ &config }, true, NULL), 0);
 	assert_false(guard_host_is_ours(&guard, host));
 	guard_finish(&guard);
 }
@@ -108,7 +109,7 @@ static void test_origins(void **state)
 	};
 	struct guard guard;
 	(void)state;
-	assert_int_equal(guard_open(&guard, &config, NULL), 0);
+	assert_int_equal(guard_open(&guard, &(const struct config *){ &config }, true, NULL), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		if (guard_origin_is_ours(&guard, cases[i].origin) != cases[i].is_ours)
 			fail_msg("origin `%s`", cases[i].origin);
@@ -123,15 +124,28 @@ static void test_tcp_needs_a_token_or_open(void **state)
 	struct guard guard;
 	struct error err;
 	(void)state;
-	assert_true(guard_open(&guard, &closed, &err) < 0);
+	assert_true(guard_open(&guard, &(const struct config *){ &closed }, true, &err) < 0);
 	assert_non_null(strstr(err.message, "token_file"));
 	assert_non_null(strstr(err.message, "open: true"));
 	closed.token_file = "/nonexistent/token";
-	assert_true(guard_open(&guard, &closed, &err) < 0);
+	assert_true(guard_open(&guard, &(const struct config *){ &closed }, true, &err) < 0);
 	assert_non_null(strstr(err.message, "/nonexistent/token"));
 	closed.open = true;
-	assert_int_equal(guard_open(&guard, &closed, &err), 0);
+	assert_int_equal(guard_open(&guard, &(const struct config *){ &closed }, true, &err), 0);
 	guard_finish(&guard);
+}
+
+static void test_tcp_that_the_configuration_does_not_name(void **state)
+{
+	struct config closed = { 0 };
+	struct guard guard;
+	struct error err;
+	(void)state;
+	assert_int_equal(guard_open(&guard, &(const struct config *){ &closed }, false, &err), 0);
+	assert_false(guard.needs_token);
+	guard_finish(&guard);
+	assert_int_equal(guard_open(&guard, &(const struct config *){ &closed }, true, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "handed over needs token_file"));
 }
 
 /* A token file in a folder of the test's own. */
@@ -243,6 +257,7 @@ int main(void)
 		cmocka_unit_test(test_long_host),
 		cmocka_unit_test(test_origins),
 		cmocka_unit_test(test_tcp_needs_a_token_or_open),
+		cmocka_unit_test(test_tcp_that_the_configuration_does_not_name),
 		cmocka_unit_test_setup_teardown(test_token, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(test_token_is_read_again, make_place, remove_place),
 		cmocka_unit_test_setup_teardown(test_bad_token_files, make_place, remove_place),

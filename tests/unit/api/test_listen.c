@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -175,6 +176,24 @@ static void test_groups(void **state)
 	options.group_required = true;
 	assert_int_equal(listen_unix(&options, &unix_socket, &err), -ENOENT);
 	assert_non_null(strstr(err.message, "no-such-group-here"));
+
+	/* A number is a group too, whether it has a name here or not. */
+	char number[16];
+	struct stat st;
+	gid_t gid = geteuid() == 0 ? 54321 : getegid();
+	snprintf(number, sizeof(number), "%u", gid);
+	options.group = number;
+	fd = listen_unix(&options, &unix_socket, &err);
+	assert_true(fd >= 0);
+	assert_int_equal(stat(place->path, &st), 0);
+	assert_int_equal(st.st_gid, gid);
+	listen_unix_remove(&unix_socket);
+	close(fd);
+	static const char *const bad[] = { "4294967295", "99999999999999999999", "1x", "" };
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		options.group = bad[i];
+		assert_int_equal(listen_unix(&options, &unix_socket, &err), -ENOENT);
+	}
 }
 
 static void test_tcp(void **state)

@@ -16,7 +16,7 @@
 struct capture {
 	int saved;
 	int read_end;
-	char text[8192];
+	char text[32768];
 };
 
 static void capture_begin(struct capture *capture)
@@ -108,11 +108,41 @@ static void test_plain_form(void **state)
 	assert_string_equal(text + end, "warning 100% of it\n");
 }
 
+static void test_collected_lines(void **state)
+{
+	(void)state;
+	struct capture capture;
+	char expected[4096] = "";
+	log_setup(LOG_LEVEL_INFO, true);
+	log_collect();
+	capture_begin(&capture);
+	log_info("a");
+	log_info("b");
+	assert_string_equal(capture_end(&capture), ""); /* nobody has said flush yet */
+	capture_begin(&capture);
+	log_flush();
+	assert_string_equal(capture_end(&capture), "<6>a\n<6>b\n");
+	capture_begin(&capture);
+	log_info("a");
+	log_error("at once"); /* and what came before it, in its order */
+	assert_string_equal(capture_end(&capture), "<6>a\n<3>at once\n");
+	capture_begin(&capture);
+	for (int i = 0; i < 1000; i++) {
+		log_info("%0100d", i);
+		if (i == 0)
+			snprintf(expected, sizeof(expected), "<6>%0100d\n", i);
+	}
+	assert_memory_equal(capture_end(&capture), expected, strlen(expected)); /* more than fits is not lost */
+	capture_begin(&capture);
+	log_flush();
+	assert_non_null(strstr(capture_end(&capture), "999\n"));
+}
+
 static void test_long_line_is_cut_and_ended(void **state)
 {
 	(void)state;
 	struct capture capture;
-	char text[5000];
+	char text[32768];
 	memset(text, 'a', sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
 	log_setup(LOG_LEVEL_INFO, true);
@@ -140,12 +170,10 @@ static void test_errno_survives(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_control_characters_forge_nothing),
-		cmocka_unit_test(test_all_control_characters),
-		cmocka_unit_test(test_levels),
-		cmocka_unit_test(test_plain_form),
-		cmocka_unit_test(test_long_line_is_cut_and_ended),
-		cmocka_unit_test(test_errno_survives),
+		cmocka_unit_test(test_control_characters_forge_nothing), cmocka_unit_test(test_all_control_characters),
+		cmocka_unit_test(test_levels), cmocka_unit_test(test_plain_form),
+		cmocka_unit_test(test_long_line_is_cut_and_ended), cmocka_unit_test(test_errno_survives),
+		cmocka_unit_test(test_collected_lines), /* the last: nobody takes it back */
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,6 +117,28 @@ static void test_refuses_what_is_no_file(void **state)
 	assert_non_null(strstr(err.message, "log_dir"));
 }
 
+/* Where others may write, a second name of a file elsewhere is a trap; in a folder of our own it is a copy. */
+static void test_hard_links(void **state)
+{
+	struct log *log = *state;
+	struct error err;
+	char *text, elsewhere[160];
+	snprintf(elsewhere, sizeof(elsewhere), "%s.elsewhere", log->path);
+	write_file(elsewhere, "0123456789\n");
+	assert_int_equal(link(elsewhere, log->path), 0);
+	assert_tail(log, 5, "0123456789\n");
+	assert_int_equal(chmod(log->dir, 0777), 0);
+	assert_int_equal(log_file_open(log->path, &err), -EMLINK);
+	assert_non_null(strstr(err.message, "hard link"));
+	assert_int_equal(log_file_rotate(log->path, 1, NULL), -EMLINK);
+	assert_int_equal(log_file_tail(log->path, 5, &text, NULL), -EMLINK);
+	assert_int_equal(log_file_size(elsewhere), 11);
+	/* A file of one name is a log, there as well. */
+	unlink(elsewhere);
+	assert_tail(log, 5, "0123456789\n");
+	assert_int_equal(chmod(log->dir, 0700), 0);
+}
+
 static void test_tail(void **state)
 {
 	struct log *log = *state;
@@ -349,6 +371,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		AT(test_open, "/tmp"),
 		BOTH(test_refuses_what_is_no_file),
+		AT(test_hard_links, "/tmp"),
 		AT(test_tail, "/tmp"),
 		AT(test_tail_reaches_back, "/tmp"),
 		AT(test_last_words, "/tmp"),

@@ -63,6 +63,7 @@ def service(state="stopped", **more):
         "live": False,
         "transition": None,
         "pinned": False,
+        "external_starts": 0,
         **more,
     }
 

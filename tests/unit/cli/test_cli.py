@@ -97,6 +97,24 @@ def test_status_in_a_pipe(daemon):
         assert line[title.index("STATE") :].startswith(rows[name][1])
 
 
+SHARED = {"key": "gpu_mutex_v2", "state": "free", "holder": None, "expires_in_s": None, "waiting": 0, "problem": None}
+
+
+@pytest.mark.parametrize("shared, line", [
+    ({}, "free"),
+    ({"state": "unknown"}, "not asked for yet"),
+    ({"state": "ours", "holder": "a:here:1f", "waiting": 1}, "held by this host, 1 other host waits"),
+    ({"state": "foreign", "holder": "a:there:1f", "expires_in_s": 12.4, "waiting": 2},
+     "held by a:there:1f, for 12 s unless renewed, 2 other hosts wait"),
+    ({"state": "foreign", "holder": "comfyui"}, "held by comfyui"),
+    ({"state": "unavailable", "problem": "connection refused"}, "unavailable: connection refused"),
+])
+def test_status_shows_the_shared_lock(daemon, shared, line):
+    lock = {"holder": None, "ttl": -2, "shared": {**SHARED, **shared}}
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(lock=lock))
+    assert f"lock gpu_mutex_v2: {line}" in daemon.cli("status").stdout.splitlines()
+
+
 def test_status_json_is_the_daemons_own(daemon):
     for args in (["--json", "status"], ["status", "--json"]):
         result = daemon.cli(*args)
@@ -135,13 +153,16 @@ def test_status_of_everything_at_once(daemon):
 
 
 def test_whose_the_foreign_memory_is(daemon):
-    processes = [{"pid": 4242, "name": "python3", "memory_mb": 19999}, {"pid": 99, "name": HOSTILE, "memory_mb": None}]
+    processes = [
+        {"pid": 4243, "name": "python3", "memory_mb": 19999, "service": "comfyui"},  # a child of its main process
+        {"pid": 99, "name": HOSTILE, "memory_mb": None, "service": None},
+    ]
     daemon.answers["GET", "/gpu/status"] = Answer(body=status(gpus=[gpu(processes=processes), gpu(1, foreign_mb=0, processes=processes)]))
     result = daemon.cli("status")
     assert no_escapes(result.stdout)
     lines = result.stdout.splitlines()
     rows = [line.split() for line in lines[lines.index("Processes on GPUs with foreign memory") :]]
-    assert rows[2] == ["0", "4242", "19999", "comfyui", "python3"]
+    assert rows[2] == ["0", "4243", "19999", "comfyui", "python3"]
     assert rows[3][:4] == ["0", "99", "-", "-"] and len(rows) == 4
     daemon.answers["GET", "/gpu/status"] = Answer(body=status(gpus=[gpu(foreign_mb=0, processes=processes)]))
     assert "Processes" not in daemon.cli("status").stdout
@@ -456,6 +477,7 @@ def on_terminal(daemon, *args, width=80, interrupt_when=None, **env):
         stdin=subprocess.DEVNULL,
         stdout=follower,
         stderr=follower,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job has it ignored
     )
     os.close(follower)
     output = b""
@@ -489,9 +511,10 @@ def visible_lines(text):
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_status_fits_the_terminal(daemon, width):
     queued = transition(9, kind="start", target="ollama", phase=None, state="queued", waits_for="waits for " + "a long text " * 20)
-    daemon.answers["GET", "/gpu/status"] = Answer(body=status(queue=[queued]))
+    held = [lease("1795454265597001"), lease("1795454265597002", services=["a", "b"], phase=4)]
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(queue=[queued], leases=held))
     code, output = on_terminal(daemon, "status", width=width)
-    assert code == DONE
+    assert code == DONE and "1795454265597001" in output
     tables = [line for line in visible_lines(output) if not line.startswith(("last", "gpu"))]
     assert max(map(len, tables)) <= max(width, 44), output
     assert "\x1b[32m" in output and "ready" in output
@@ -540,6 +563,42 @@ def test_interrupt_after_it_began(daemon):
     assert "goes on" in output
 
 
+def interrupting(*parts, **keys):
+    """A stream to a program that gets SIGINT as soon as it has asked for it."""
+
+    def answer(handler):
+        peer = handler.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        os.kill(struct.unpack("3i", peer)[0], signal.SIGINT)
+        return Stream(*parts, **keys)
+
+    return answer
+
+
+def test_interrupt_of_pid_1(daemon):
+    """The only program of a container outlives the signal that it sends to itself."""
+    daemon.answers["POST", "/gpu/prepare-phase/4"] = interrupting(hold=True)
+    process = subprocess.run(
+        ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", GPUMGR, "--socket", str(daemon.path), "phase", "4"],
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    if "unshare" in process.stderr:
+        pytest.skip(process.stderr)
+    assert process.returncode == 128 + signal.SIGINT
+    assert process.stderr == "gpumgr: interrupted: phase 4 had not begun and is withdrawn\n"
+
+
+def test_interrupt_that_is_ignored(daemon):
+    phase = stream_of_phase(step_event("start", "comfyui", "running"), 0.1)
+    daemon.answers["POST", "/gpu/prepare-phase/4"] = interrupting(*phase.parts)
+    process = subprocess.run(
+        [GPUMGR, "--socket", str(daemon.path), "phase", "4"], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10,
+        check=False, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert (process.returncode, process.stderr) == (DONE, "")
+    assert process.stdout.endswith("phase 4 (video) ready in 812 ms\n")
+
+
 # --- plan, wait, logs, events, the rest --------------------------------------------------------------------------------------
 
 
@@ -570,6 +629,8 @@ def test_wait_for_what_is_ready(daemon):
 def test_wait_until_an_event(daemon):
     becomes = [event("service.state", "cosyvoice", text="x", **{"from": a, "to": b}) for a, b in (("stopped", "starting"), ("starting", "ready"))]
     other = event("service.state", "comfyui", text="x", **{"from": "starting", "to": "ready"})
+    bodies = [status(services={"cosyvoice": service(state)}) for state in ("stopped", "starting", "busy")]
+    daemon.answers["GET", "/gpu/status"] = lambda handler: Answer(body=bodies.pop(0))
     daemon.answers["GET", "/gpu/events"] = Stream(0.3, other, becomes[0], 0.2, becomes[1], hold=True)
     result = daemon.cli("wait", "cosyvoice", "--timeout", "5")
     assert (result.returncode, result.stdout) == (DONE, "cosyvoice is ready\n")
@@ -579,7 +640,7 @@ def test_wait_in_vain(daemon):
     daemon.answers["GET", "/gpu/events"] = Stream(hold=True)
     result = daemon.cli("wait", "cosyvoice", "--timeout", "300ms")
     assert result.returncode == TIMED_OUT
-    assert "cosyvoice is not ready after 300 ms: it is stopped" in result.stderr
+    assert "cosyvoice is not ready after 0.3 s: it is stopped" in result.stderr
 
 
 def test_wait_for_what_failed_or_is_unknown(daemon):
@@ -597,6 +658,31 @@ def test_wait_when_it_fails_meanwhile(daemon):
     daemon.answers["GET", "/gpu/events"] = Stream(0.3, event("service.state", "cosyvoice", text="x", **{"from": "starting", "to": "error"}), hold=True)
     result = daemon.cli("wait", "cosyvoice", "--timeout", "5")
     assert result.returncode == FAILED and "out of memory" in result.stderr
+
+
+def test_wait_for_what_a_lease_is_about_to_start(daemon):
+    bad = {"bad": service("error", error="exit status 3")}
+    bodies = [status(services=bad, queue=[transition(9, kind="lease", target=None, state="queued")]), status(services={"bad": service("ready")})]
+    daemon.answers["GET", "/gpu/status"] = lambda handler: Answer(body=bodies.pop(0) if len(bodies) > 1 else bodies[0])
+    daemon.answers["GET", "/gpu/events"] = Stream(0.2, event("service.state", "bad", **{"from": "error", "to": "starting"}), hold=True)
+    assert daemon.cli("wait", "bad", "--timeout", "5").returncode == DONE
+
+
+def test_wait_for_what_nothing_starts_after_all(daemon):
+    bad = {"bad": service("error", error="exit status 3")}
+    bodies = [status(services=bad, queue=[transition(9, state="queued")]), status(services=bad)]
+    daemon.answers["GET", "/gpu/status"] = lambda handler: Answer(body=bodies.pop(0) if len(bodies) > 1 else bodies[0])
+    daemon.answers["GET", "/gpu/events"] = Stream(0.2, event("transition", "phase 4 (video)", state="done"), hold=True)
+    result = daemon.cli("wait", "bad", "--timeout", "5")
+    assert result.returncode == FAILED and "exit status 3" in result.stderr
+
+
+def test_wait_that_is_refused(daemon):
+    daemon.answers["GET", "/gpu/events"] = problem("unauthorized", 401, "no token was sent")
+    result = daemon.cli("wait", "comfyui")
+    assert result.returncode == FAILED and "no token was sent" in result.stderr and "GPUMGR_TOKEN" in result.stderr
+    result = daemon.cli("--json", "wait", "comfyui")
+    assert result.returncode == FAILED and json.loads(result.stdout)["code"] == "unauthorized"
 
 
 def test_wait_when_the_daemon_ends(daemon):
@@ -632,29 +718,30 @@ EVENTS = [event("service.state", "a", 5, text="a is ready"), event("step", "b", 
 
 
 def test_events(daemon):
-    daemon.answers["GET", "/gpu/events"] = Stream(*EVENTS, hold=True)
+    # They may come slowly, or faster than they can be told: the daemon says where the end is.
+    daemon.answers["GET", "/gpu/events"] = Stream(EVENTS[0], 0.5, EVENTS[1])
     result = daemon.cli("events")
     assert result.returncode == DONE
     lines = result.stdout.splitlines()
     assert len(lines) == 2 and lines[0] == "2026-01-02T03:04:05Z  service.state   a is ready"
     assert no_escapes(result.stdout)
-    assert daemon.requests[-1][3]["Last-Event-ID"] == "0"
+    assert daemon.requests[-1][2] == {"follow": "no"} and daemon.requests[-1][3]["Last-Event-ID"] is None
     lines = daemon.cli("--json", "events", "--since", "4").stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [5, 6]
-    assert daemon.requests[-1][3]["Last-Event-ID"] == "4"
+    assert daemon.requests[-1][2] == {"follow": "no"} and daemon.requests[-1][3]["Last-Event-ID"] == "4"
 
 
 def test_events_of_a_daemon_that_takes_its_time(daemon):
     def late(handler):
         time.sleep(0.8)
-        return Stream(*EVENTS, hold=True)
+        return Stream(*EVENTS)
 
     daemon.answers["GET", "/gpu/events"] = late
     assert len(daemon.cli("events").stdout.splitlines()) == 2
 
 
 def test_a_gap_in_the_events_is_told_where_it_matters(daemon):
-    daemon.answers["GET", "/gpu/events"] = Stream(("reset", {}), *EVENTS, hold=True)
+    daemon.answers["GET", "/gpu/events"] = Stream(("reset", {}), *EVENTS)
     assert daemon.cli("events").stderr == ""  # all there is was asked for
     assert "events are missing" in daemon.cli("events", "--since", "4").stderr
 
@@ -665,7 +752,7 @@ def test_events_followed(daemon):
     assert result.returncode == FAILED  # the daemon ended the stream
     assert len(result.stdout.splitlines()) == 2
     assert "events are missing" in result.stderr and "going down" in result.stderr
-    assert daemon.requests[-1][3]["Last-Event-ID"] is None
+    assert daemon.requests[-1][2] == {} and daemon.requests[-1][3]["Last-Event-ID"] is None
 
 
 def test_version(daemon, folder):
@@ -678,22 +765,124 @@ def test_version(daemon, folder):
     assert json.loads(run("--socket", folder / "none", "version", "--json").stdout)["daemon"] is None
 
 
-def test_leases(daemon):
-    missing = problem("not_implemented", 501, "leases are not in this version")
+def lease(number="17", **more):
+    return {
+        "id": number,
+        "fence": int(number),
+        "mode": "exclusive",
+        "services": ["comfyui"],
+        "phase": None,
+        "gpus": [0],
+        "vram_mb": None,
+        "owner": "render.py (alice@box, pid 4711)",
+        "priority": 100,
+        "attached": True,
+        "state": "held",
+        "since": "2026-01-02T03:04:05Z",
+        "age_s": 12.3,
+        "ttl_s": None,
+        "expires_in_s": None,
+        "wanted": None,
+        **more,
+    }
+
+
+LEASES = [
+    lease(),
+    lease("18", services=["a", "b"], phase=4, mode="shared", attached=False, ttl_s=600, expires_in_s=588.1),
+    lease("19", services=[], vram_mb=2000, mode="gpu", state="awaits_holder", expires_in_s=20.5,
+          wanted={"by": "phase 4 (video)", "since": "2026-01-02T03:04:05Z", "breaks_in_s": 12.0}),
+]  # fmt: skip
+
+
+def test_leases_are_listed(daemon):
     daemon.answers["GET", "/gpu/leases"] = Answer(body={"leases": []})
-    daemon.answers["DELETE", "/gpu/leases/a%2Fb"] = missing
-    daemon.answers["POST", "/gpu/lock/release"] = missing
     result = daemon.cli("lease", "ls")
     assert (result.returncode, result.stdout) == (DONE, "no leases\n")
-    for args in (["lease", "release", "a/b"], ["unlock"]):
+    daemon.answers["GET", "/gpu/leases"] = Answer(body={"leases": LEASES})
+    result = daemon.cli("lease", "ls")
+    title, *rows, wanted = result.stdout.splitlines()
+    assert title.split() == ["ID", "HOLDS", "MODE", "GPUS", "PRIORITY", "AGE", "EXPIRES", "OWNER"]
+    assert re.fullmatch(r"19: wanted by phase 4 \(video\) for \d+ d, breaks in 12 s", wanted)
+    for row, words in zip(rows, (
+        ["17", "render.py (alice@box, pid 4711)", "exclusive", "comfyui", "12 s", "attached"],
+        ["18", "shared", "phase 4: a b", "9 m"],
+        ["19", "gpu", "2000 MiB", "20 s unless regained"],
+    )):  # fmt: skip
+        assert all(word in row for word in words), row
+    assert json.loads(daemon.cli("--json", "lease", "ls").stdout) == {"leases": LEASES}
+    assert daemon.cli("-q", "lease", "ls").stdout == ""
+
+
+def test_odd_leases(daemon):
+    odd = [{}, 5, None, lease(owner=HOSTILE, mode=HOSTILE, services=[HOSTILE, 5], state=HOSTILE, wanted={"by": HOSTILE}),
+           lease(services=None, wanted=7, age_s="x", expires_in_s=-1e300, gpus=["x"], fence=None)]  # fmt: skip
+    daemon.answers["GET", "/gpu/leases"] = Answer(body={"leases": odd})
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(leases=odd))
+    daemon.answers["POST", "/gpu/lock/release"] = Answer(body={"released": True, "broken": odd})
+    for args in (["lease", "ls"], ["status"], ["unlock"]):
         result = daemon.cli(*args)
-        assert result.returncode == FAILED and "leases are not in this version" in result.stderr
-    result = daemon.cli("run", "a", "--", "touch", daemon.path.parent / "ran")
-    assert result.returncode == NO_LEASE and "not in this version" in result.stderr
-    assert not (daemon.path.parent / "ran").exists()
-    lease = {"id": "17", "owner": "me", "mode": "exclusive", "services": ["a", "b"], "expires_in_s": 60}
-    daemon.answers["GET", "/gpu/leases"] = Answer(body={"leases": [lease, {}, 5]})
-    assert "17" in daemon.cli("lease", "ls").stdout
+        assert result.returncode == DONE and result.stdout and no_escapes(result.stdout)
+        code, output = on_terminal(daemon, *args, "--no-color")
+        assert code == DONE and no_escapes(output.replace("\r\n", "\n"))
+
+
+def test_status_of_leases_and_of_who_waits(daemon):
+    terms = {"mode": "exclusive", "services": ["vidi"], "vram_mb": None, "owner": "caption.py"}
+    room = {"mode": "exclusive", "services": [], "vram_mb": 2000, "owner": "x"}
+    queue = [
+        transition(9, kind="lease", target="vidi", phase=None, state="queued", place=1, waits_for="waits for lease 17", lease=terms),
+        transition(10, kind="lease", target=None, phase=None, state="parked", place=2, waits_for="waits for room", lease=room),
+        transition(11, kind="lease", target="vidi", phase=None, state="queued", place=3, waits_for=None),
+    ]
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(leases=LEASES, queue=queue))
+    lines = daemon.cli("status").stdout.splitlines()
+    leases = lines[lines.index("Leases") + 1 : lines.index("Leases") + 5]
+    assert leases[1].split()[0] == "17" and "attached" in leases[1]
+    rows = lines[lines.index("Queue") + 2 : lines.index("Queue") + 5]
+    assert [row.split()[:2] for row in rows] == [["1", "9"], ["2", "10"], ["3", "11"]]
+    assert "lease on vidi (caption.py)" in rows[0] and rows[0].endswith("waits for lease 17")
+    assert "lease on 2000 MiB (x)" in rows[1]
+    assert "lease on vidi " in rows[2]
+
+
+def test_leases_are_ended(daemon):
+    missing = problem("unknown_lease", 404, "there is no lease a/b: it was released, ran out or was broken")
+    daemon.answers["DELETE", "/gpu/leases/a%2Fb"] = missing
+    result = daemon.cli("lease", "release", "a/b")
+    assert result.returncode == FAILED and "it was released" in result.stderr
+    body = {"success": True, "released": True, "id": "17"}
+    daemon.answers["DELETE", "/gpu/leases/17"] = Answer(body=body)
+    assert daemon.cli("lease", "release", "17").stdout == "released\n"
+    assert json.loads(daemon.cli("--json", "lease", "release", "17").stdout) == body
+    daemon.answers["POST", "/gpu/lock/release"] = Answer(body={"success": True, "released": False, "broken": []})
+    assert daemon.cli("unlock").stdout == "nothing was held\n"
+    daemon.answers["POST", "/gpu/lock/release"] = Answer(body={"success": True, "released": True, "broken": LEASES})
+    assert daemon.cli("unlock").stdout.splitlines() == [
+        "broke lease 17: comfyui, exclusive, of render.py (alice@box, pid 4711)",
+        "broke lease 18: phase 4: a b, shared, of render.py (alice@box, pid 4711)",
+        "broke lease 19: 2000 MiB, gpu, of render.py (alice@box, pid 4711)",
+    ]
+    assert daemon.cli("-q", "unlock").stdout == ""
+    body = {"success": True, "released": True, "broken": [], "taken_from": "vidi:otherhost:1f2e"}
+    daemon.answers["POST", "/gpu/lock/release"] = Answer(body=body)
+    assert daemon.cli("unlock").stdout == "took the lock from vidi:otherhost:1f2e\n"
+
+
+def test_forced_stop_says_what_it_broke(daemon):
+    path = "/gpu/service/comfyui/stop"
+    broken = ["broke lease 17: comfyui, exclusive, of render.py (alice@box, pid 4711)"]
+    body = {"success": True, "service": "comfyui", "duration_ms": 5, "broken": LEASES[:1]}
+    daemon.answers["POST", path] = Stream(("accepted", transition()), result(200, body))
+    assert daemon.cli("stop", "--force", "comfyui").stdout.splitlines() == [*broken, "comfyui stopped in 5 ms"]
+    assert daemon.cli("-q", "stop", "--force", "comfyui").stdout == ""
+    failed = {"success": False, "code": "stop_failed", "status": 500, "detail": "it does not end", "broken": LEASES[:1]}
+    daemon.answers["POST", path] = Stream(("accepted", transition()), result(500, failed))
+    ended = daemon.cli("stop", "--force", "comfyui")
+    assert ended.returncode == FAILED and ended.stdout.splitlines() == broken and "it does not end" in ended.stderr
+    daemon.answers["POST", path] = Answer(202, {**transition(7), "success": True, "broken": LEASES[:1]})
+    lines = daemon.cli("stop", "--force", "--async", "comfyui").stdout.splitlines()
+    assert lines[:-1] == broken and "transition 7" in lines[-1]
 
 
 # --- over TCP -----------------------------------------------------------------------------------------------------------
@@ -770,7 +959,7 @@ def test_did_you_mean():
     assert no_escapes(Result(run(HOSTILE)).stderr) and no_escapes(Result(run("--" + HOSTILE)).stderr)
 
 
-COMMANDS = "status phase plan start stop restart release-all wait run lease unlock logs events config version help".split()
+COMMANDS = "status phase plan start stop restart release-all wait run lease reload unlock logs events config version help".split()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -782,6 +971,12 @@ def test_help(command):
         assert result.stdout == asked.stdout
     assert asked.stdout.startswith(f"Usage: gpumgr {command}") and "Exit status" in asked.stdout
     assert max(map(len, asked.stdout.splitlines())) <= 80
+
+
+def test_help_of_what_is_not_as_the_others():
+    statuses = Result(run("help", "run")).stdout.partition("Exit status")[2]
+    assert re.findall(r"^  (\d+) ", statuses, re.MULTILINE) == ["2", "125", "126", "127"]
+    assert "takes the lock from that host" in Result(run("help", "unlock")).stdout
 
 
 def test_main_help():
@@ -810,12 +1005,19 @@ def test_output_that_nobody_reads(daemon):
 
 
 def test_a_full_disk(daemon):
+    daemon.answers["GET", "/gpu/service/a/logs"] = Stream(b"x\n", 0.1, *[b"x" * 60000 + b"\n"] * 20, content_type="text/plain")
+    daemon.answers["GET", "/gpu/service/b/logs"] = Stream(b"x" * 60000 + b"\n", content_type="text/plain")
+    daemon.answers["GET", "/gpu/events"] = Stream(*EVENTS)
+    daemon.answers["POST", "/gpu/prepare-phase/4"] = stream_of_phase(step_event("stop", "cosyvoice", "done", duration_ms=12))
+    told = [["status"], ["help"], ["--json", "status"], ["logs", "a"], ["logs", "b"], ["events"], ["phase", "4"]]
+    # What fails inside of printf() leaves no reason.
     with open("/dev/full", "w") as full:
-        for args in (["status"], ["help"], ["--json", "status"]):
+        for args in (*told, ["config", "reference"], ["config", "schema"]):
             process = subprocess.run(
                 [GPUMGR, "--socket", str(daemon.path), *args], env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=10, check=False
             )
-            assert process.returncode == FAILED and b"No space left" in process.stderr, args
+            assert process.returncode == FAILED and b"cannot write the output" in process.stderr, args
+            assert b"No space left" in process.stderr or args not in told, args
 
 
 def test_config_commands(folder):
@@ -859,9 +1061,16 @@ BASH_COMPLETION = Path(__file__).resolve().parents[3] / "packaging/completion/gp
         ("gpumgr plan ", {"phase", "start"}),
         ("gpumgr plan start cos", {"cosyvoice"}),
         ("gpumgr help rest", {"restart"}),
+        ("gpumgr run cos", {"cosyvoice"}),
+        ("gpumgr run --owner x --mode sh", {"shared"}),
+        ("gpumgr run --kill", {"--kill-on-loss"}),
+        ("gpumgr run comfyui -- mktem", {"mktemp"}),
+        ("gpumgr run comfyui -- ls /etc/hostn", {"/etc/hostname"}),
+        ("gpumgr lease release ", {"17"}),
     ],
 )
 def test_bash_completion(daemon, line, expected):
+    daemon.answers["GET", "/gpu/status"] = Answer(body=status(leases=[lease(), {}]))
     script = """
         source "$1"; PATH="$2:$PATH"
         COMP_LINE=$3; COMP_POINT=${#3}; read -ra COMP_WORDS <<<"$3"

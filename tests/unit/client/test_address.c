@@ -26,12 +26,18 @@ static int clear_environment(void **state)
 	return 0;
 }
 
+static int find(const char *socket, const char *url, struct client_address *address, struct error *err)
+{
+	struct client_settings settings = { .socket = (char *)socket, .url = (char *)url };
+	return client_address_find(&settings, address, err);
+}
+
 static void expect(const char *socket, const char *url, const char *expected_socket, const char *expected_url,
 	const char *expected_token)
 {
 	struct client_address address;
 	struct error err = { "" };
-	if (client_address_find(socket, url, &address, &err) != 0)
+	if (find(socket, url, &address, &err) != 0)
 		fail_msg("%s", err.message);
 	if (expected_socket != NULL)
 		assert_string_equal(address.socket, expected_socket);
@@ -52,7 +58,7 @@ static void expect_error(const char *socket, const char *url, int code, const ch
 {
 	struct client_address address;
 	struct error err = { "" };
-	int r = client_address_find(socket, url, &address, &err);
+	int r = find(socket, url, &address, &err);
 	if (r != code || strstr(err.message, words) == NULL)
 		fail_msg("%d \"%s\", expected %d \"%s\"", r, err.message, code, words);
 	client_address_finish(&address);
@@ -134,6 +140,23 @@ static void test_tokens(void **state)
 	expect(NULL, url, NULL, url, NULL);
 }
 
+/* What was said goes before the environment. */
+static void test_tokens_that_were_said(void **state)
+{
+	(void)state;
+	struct client_settings settings = { .url = "http://h", .token = "said", .token_file = "/nonexistent" };
+	struct client_address address;
+	struct error err = { "" };
+	setenv("GPUMGR_TOKEN", "env", 1);
+	assert_int_equal(client_address_find(&settings, &address, &err), 0);
+	assert_string_equal(address.token, "said");
+	client_address_finish(&address);
+	settings.token = NULL;
+	assert_int_equal(client_address_find(&settings, &address, &err), -ENOENT);
+	assert_non_null(strstr(err.message, "the token file: cannot read /nonexistent"));
+	client_address_finish(&address);
+}
+
 static void with_token_file(const char *content, size_t n, void (*check)(void))
 {
 	char path[] = "/tmp/gpumgr-token-XXXXXX";
@@ -156,7 +179,7 @@ static void expect_refusal(void)
 {
 	struct client_address address;
 	struct error err = { "" };
-	int r = client_address_find(NULL, "http://h", &address, &err);
+	int r = find(NULL, "http://h", &address, &err);
 	client_address_finish(&address);
 	assert_int_equal(r, -EINVAL);
 	assert_non_null(strstr(err.message, "GPUMGR_TOKEN_FILE"));
@@ -209,6 +232,7 @@ int main(void)
 		CLEAN(test_socket_paths_that_are_too_long),
 		CLEAN(test_urls),
 		CLEAN(test_tokens),
+		CLEAN(test_tokens_that_were_said),
 		CLEAN(test_token_files),
 		CLEAN(test_escape),
 	};

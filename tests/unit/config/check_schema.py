@@ -39,6 +39,8 @@ RIGHT = [
     ("services.x.process.stop_signal", "SIGINT"), ("services.x.process.type", "forking"),
     ("services.x.health", {"command": ["a"]}), ("services.x.busy", {"http": "http://h/", "json": "a[0]", "above": 1.5}),
     ("services.y.container", {"compose": {"project": "p", "service": "s"}}), ("services.y.health", {"container": True}),
+    ("services.y.container.compose", {"project": "2_a-b", "service": "S.1"}),
+    ("services.y.container.compose", {"project": 2024, "service": 1.5}),
 ]
 WRONG = [
     ("version", 2), ("version", None), ("nonsense", 1), ("socket", "a"), ("open", "maybe"), ("allowed_hosts", "a"),
@@ -52,7 +54,10 @@ WRONG = [
     ("services.x.health", {}), ("services.x.health", {"tcp": "h:1", "http": "http://h/"}), ("services.x.health.retries", 0),
     ("services.x.health", {"timeout": "5s"}), ("services.x.busy", {"above": 1}), ("services.y.container", {"engine": "unix:///x"}),
     ("services.y.container", {"name": "c", "compose": {"project": "p", "service": "s"}}),
-    ("services.y.container.compose", {"project": "p"}), ("services.y.container.on_external_start", "ignore"),
+    ("services.y.container.compose", {"project": "p"}),
+    ("services.y.container.compose", {"project": "Studio", "service": "s"}),
+    ("services.y.container.compose", {"project": "p", "service": "a b"}), ("services.y.container.on_external_start", "ignore"),
+    ("services.x.on_exit", True), ("services.x.on_exit", "kill"),
 ]
 
 

@@ -159,6 +159,29 @@ static void test_root_without_user(void **state)
 	expect_warnings(NO_DRIVER "    container: {name: x}\n", true, "");
 }
 
+static void test_engine_of_the_environment(void **state)
+{
+	(void)state;
+	const char *text = NO_DRIVER "    container: {name: x}\n";
+	setenv("DOCKER_HOST", "unix:///run/other.sock", 1);
+	struct config *config = expect_config(text);
+	assert_string_equal(service_of(config)->container.engine, "unix:///run/other.sock");
+	config_free(config);
+	config = expect_config(NO_DRIVER "    container: {name: x, engine: \"unix:///mine.sock\"}\n");
+	assert_string_equal(service_of(config)->container.engine, "unix:///mine.sock");
+	config_free(config);
+	setenv("DOCKER_HOST", "tcp://10.0.0.1:2375", 1);
+	expect_warnings(text, false,
+		"f:6:5: services.x.container.engine: warning: is unix:///var/run/docker.sock: DOCKER_HOST is "
+		"\"tcp://10.0.0.1:2375\", and gpumgr needs an engine of this host (unix:///PATH)\n");
+	expect_warnings(SERVICE, false, "");
+	setenv("DOCKER_HOST", "", 1);
+	config = expect_config(text);
+	assert_string_equal(service_of(config)->container.engine, "unix:///var/run/docker.sock");
+	config_free(config);
+	unsetenv("DOCKER_HOST");
+}
+
 static void test_own_address_of_a_container(void **state)
 {
 	(void)state;
@@ -189,6 +212,27 @@ static void test_shared_health_address(void **state)
 		"f:6:55: services.d.health.tcp: warning: is the address of b too (line 4), so that either seems "
 		"healthy when "
 		"the other runs\n");
+}
+
+#define CONTAINER(name, container, port)                                                                               \
+	"  " name ": {vram: 4GiB, container: " container ", health: {tcp: \"h:" port "\"}}\n"
+
+static void test_shared_container(void **state)
+{
+	(void)state;
+	expect_errors("version: 1\nservices:\n"
+		/* clang-format off */
+		CONTAINER("a", "{name: x}", "1")
+		CONTAINER("b", "{name: x, engine: \"unix:///other.sock\"}", "2")
+		CONTAINER("c", "{name: x}", "3")
+		CONTAINER("d", "{compose: {project: p, service: s}}", "4")
+		CONTAINER("e", "{compose: {project: q, service: s}}", "5")
+		CONTAINER("f", "{compose: {project: p, service: s}, on_external_start: stop}", "6")
+		CONTAINER("g", "{}", "7"),
+		/* clang-format on */
+		"f:5:19: services.c.container: is the container of a too (line 3; expected each container once)\n"
+		"f:8:19: services.f.container: is the container of d too (line 6; expected each container once)\n"
+		"f:9:19: services.g.container: has none of name, compose (expected exactly one of them)\n");
 }
 
 #define TWO(vram_a, vram_b)                                                                                            \
@@ -303,8 +347,10 @@ int main(void)
 		cmocka_unit_test(test_backends),
 		cmocka_unit_test(test_secrets_stay_secret),
 		cmocka_unit_test(test_root_without_user),
+		cmocka_unit_test(test_engine_of_the_environment),
 		cmocka_unit_test(test_own_address_of_a_container),
 		cmocka_unit_test(test_shared_health_address),
+		cmocka_unit_test(test_shared_container),
 		cmocka_unit_test(test_what_cannot_fit),
 		cmocka_unit_test(test_selection),
 		cmocka_unit_test(test_commands_without_a_shell),

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "config/schema.h"
+#include "core/lease.h"
 
 static void test_defaults_of_the_file(void **state)
 {
@@ -69,6 +70,7 @@ static void test_defaults_of_a_process(void **state)
 	assert_int_equal(service->process.stop_signal, SIGTERM);
 	assert_int_equal(service->process.stop_timeout_ms, 30000);
 	assert_int_equal(service->process.log_size, 10 << 20);
+	assert_int_equal(service->on_exit, ON_EXIT_KEEP);
 	assert_int_equal(service->health.kind, PROBE_TCP);
 	assert_int_equal(service->health_timeout_ms, 120000);
 	assert_int_equal(service->health_interval_ms, 5000);
@@ -103,7 +105,7 @@ static void test_defaults_can_be_written(void **state)
 		"gpu: {backend: auto, reserve: 1GiB, interval: 2s}\n"
 		"lock: {backend: local, key: gpu_mutex_v2, ttl: 30s}\nlease: {ttl: 600s, wait: 600s}\n"
 		"services:\n  x:\n    vram: 64\n    priority: 50\n    gpus: any\n    gpu_count: 1\n    pinned: false\n"
-		"    yield_after: 60s\n    preempt_after: never\n    max_leases: 1000\n"
+		"    yield_after: 60s\n    preempt_after: never\n    max_leases: 1000\n    on_exit: keep\n"
 		"    process: {command: x, shell: false, type: simple, stop_signal: SIGTERM, stop_timeout: 30s, "
 		"log_size: 10MiB}\n"
 		"    health: {tcp: 'h:1', timeout: 120s, interval: 5s, retries: 3}\n");
@@ -160,6 +162,10 @@ static void test_gpu_lock_and_lease(void **state)
 	assert_int_equal(config->lock.ttl_ms, 60000);
 	assert_int_equal(config->lease.ttl_ms, 300000);
 	assert_int_equal(config->lease.wait_ms, 0);
+	config_free(config);
+	config = expect_config("version: 1\nlease: {ttl: 168h, wait: 168h}\n");
+	assert_int_equal(config->lease.ttl_ms, LEASE_TTL_MAX_MS);
+	assert_int_equal(config->lease.wait_ms, LEASE_WAIT_MAX_MS);
 	config_free(config);
 	config = expect_config("version: 1\ngpu: {backend: none, reserve: 0}\n");
 	assert_int_equal(config->gpu.backend, GPU_BACKEND_NONE);
@@ -284,6 +290,7 @@ static void test_container_keys(void **state)
 			      "    container: {compose: {project: p, service: s}, engine: \"unix:///run/podman.sock\", "
 			      "stop_timeout: 5, on_external_start: stop}\n"
 			      "    health: {container: true, timeout: 1m30s, interval: 100ms, retries: 9}\n"
+			      "    on_exit: stop\n"
 			      "    busy: {http: \":8080/q\", json: \"a.b[0].c\", above: 1.5}\n");
 	struct service_config *service = service_of(config);
 	assert_int_equal(service->vram.mib, 3815);
@@ -293,6 +300,7 @@ static void test_container_keys(void **state)
 	assert_string_equal(service->container.engine, "unix:///run/podman.sock");
 	assert_int_equal(service->container.stop_timeout_ms, 5000);
 	assert_int_equal(service->container.on_external_start, EXTERNAL_STOP);
+	assert_int_equal(service->on_exit, ON_EXIT_STOP);
 	assert_int_equal(service->health.kind, PROBE_CONTAINER);
 	assert_int_equal(service->health_timeout_ms, 90000);
 	assert_int_equal(service->health_interval_ms, 100);
@@ -427,6 +435,12 @@ static const struct {
 	{ "lease", "version: 1\nlease: 600\n", "f:2:8: lease: is a single value (expected a mapping)\n" },
 	{ "lease.ttl", "version: 1\nlease: {ttl: never}\n",
 		"f:2:14: lease.ttl: \"never\" is not a duration (expected a duration such as 30s, 5m or 1m30s)\n" },
+	{ "lease.ttl", "version: 1\nlease: {ttl: 168h1s}\n",
+		"f:2:14: lease.ttl: \"168h1s\" is not between 100 ms and 168 h (expected a duration such as 30s, 5m or "
+		"1m30s)\n" },
+	{ "lease.wait", "version: 1\nlease: {wait: 200h}\n",
+		"f:2:15: lease.wait: \"200h\" is not between 0 ms and 168 h (expected a duration such as 30s, 5m or "
+		"1m30s)\n" },
 	{ "lease.wait", "version: 1\nlease: {wait: -1}\n",
 		"f:2:15: lease.wait: \"-1\" is not a duration (expected a duration such as 30s, 5m or 1m30s)\n" },
 	{ "phases", "version: 1\nphases: [crawl]\n",
@@ -491,6 +505,8 @@ static const struct {
 	{ "services.*.preempt_after", SERVICE "    preempt_after: 20y\n",
 		"f:7:20: services.x.preempt_after: \"20y\" is not a duration (expected a duration such as 60s, or "
 		"never)\n" },
+	{ "services.*.on_exit", SERVICE "    on_exit: kill\n",
+		"f:7:14: services.x.on_exit: \"kill\" is not among the choices (expected one of keep, stop)\n" },
 	{ "services.*.max_leases", SERVICE "    max_leases: -1\n",
 		"f:7:17: services.x.max_leases: \"-1\" is out of range (expected an integer from 1 to 1000000)\n" },
 	{ "services.*.process", NO_DRIVER "    process: /bin/x\n",
@@ -523,7 +539,7 @@ static const struct {
 		"or a list "
 		"of NAME=VALUE)\n" },
 	{ "services.*.process.environment", NO_DRIVER "    process: {command: x, environment: [A, 1B=2, C=1, C=2]}\n",
-		"f:6:41: services.x.process.environment[0]: \"A\" has no value (expected NAME=VALUE)\n"
+		"f:6:41: services.x.process.environment[0]: has no `=` (expected NAME=VALUE)\n"
 		"f:6:44: services.x.process.environment[1]: has a malformed name (expected NAME=VALUE with letters, "
 		"digits and "
 		"`_` in the name)\n"
@@ -581,9 +597,27 @@ static const struct {
 	{ "services.*.container.compose", NO_DRIVER "    container: {name: a, compose: {project: p, service: s}}\n",
 		"f:6:26: services.x.container: has both name and compose (expected exactly one of name, compose)\n" },
 	{ "services.*.container.compose.project", NO_DRIVER "    container: {compose: {service: s}}\n",
-		"f:6:17: services.x.container.compose.project: is missing (expected text)\n" },
+		"f:6:17: services.x.container.compose.project: is missing (expected lower case letters, "
+		"digits, `_` and `-`, such as studio)\n" },
+	{ "services.*.container.compose.project",
+		NO_DRIVER "    container: {compose: {project: Studio (2), service: s}}\n",
+		"f:6:36: services.x.container.compose.project: \"Studio (2)\" is not the name of a Compose project "
+		"(expected "
+		"lower case letters, digits, `_` and `-`, such as studio; did you mean studio2?)\n" },
+	{ "services.*.container.compose.project",
+		NO_DRIVER "    container: {compose: {project: _studio, service: s}}\n",
+		"f:6:36: services.x.container.compose.project: \"_studio\" is not the name of a Compose project "
+		"(expected "
+		"lower case letters, digits, `_` and `-`, such as studio; did you mean studio?)\n" },
+	{ "services.*.container.compose.project", NO_DRIVER "    container: {compose: {project: \"-_\", service: s}}\n",
+		"f:6:36: services.x.container.compose.project: \"-_\" is not the name of a Compose project (expected "
+		"lower case letters, digits, `_` and `-`, such as studio)\n" },
 	{ "services.*.container.compose.service", NO_DRIVER "    container: {compose: {project: p, service: {}}}\n",
-		"f:6:48: services.x.container.compose.service: is a mapping (expected text)\n" },
+		"f:6:48: services.x.container.compose.service: is a mapping (expected letters, digits, "
+		"`_`, `.` and `-`, such as ollama)\n" },
+	{ "services.*.container.compose.service", NO_DRIVER "    container: {compose: {project: p, service: a b}}\n",
+		"f:6:48: services.x.container.compose.service: \"a b\" is not the name of a Compose service (expected "
+		"letters, digits, `_`, `.` and `-`, such as ollama)\n" },
 	{ "services.*.container.engine", NO_DRIVER "    container: {name: a, engine: /var/run/docker.sock}\n",
 		"f:6:34: services.x.container.engine: \"/var/run/docker.sock\" is not the URL of a Unix socket "
 		"(expected a URL "

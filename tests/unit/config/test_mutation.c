@@ -16,7 +16,8 @@ static const char *const texts[] = {
 	"gpu: {backend: sim, reserve: 5%, gpus: [24GiB, 1000MB], sim: {dir: \"${env.HOME:-/x}\", gpus: [24576]}}\n"
 	"lock: {backend: redis, url: \"redis+sentinel://u:p@a:1,b/m\", key: \"$${HOST}\", ttl: 1m30s}\n",
 	"version: 1\nphases: &p\n  1: {name: a, services: [x, y]}\n  2: ~\nservices:\n"
-	"  x: &x {vram: 80%, container: {compose: {project: p, service: s}}, health: {container: true}}\n  y: *x\n",
+	"  x: {vram: &v 80%, container: {compose: {project: p, service: s}}, health: &h {container: true}}\n"
+	"  y: {vram: *v, container: {compose: {project: p, service: t}}, health: *h}\n",
 	NO_DRIVER "    process:\n      command: |\n        'a b' \"c\\\" $d\" e\\ f\n      shell: false\n"
 		  "      environment: {A: 1, B: \"x\\ty\"}\n      stop_signal: 15\n      log_size: 1GiB\n"
 		  "    busy: {http: \"http://h/\", json: \"a[0].b\", above: -1.5}\n",

@@ -29,6 +29,7 @@ struct rig *rig_new(size_t n_gpus, uint32_t mib)
 	};
 	rig->now = 1000;
 	rig->next_ticket = 1;
+	rig->next_fence = 100;
 	return rig;
 }
 
@@ -97,18 +98,50 @@ static void record(struct rig *rig, const struct effect *effect)
 		rig->run[effect->service] = effect->run;
 	if (effect->kind == EFFECT_PROBE)
 		rig->is_probing[effect->service] = true;
+	if (effect->kind == EFFECT_LEASE) {
+		seen->fence = effect->lease.lease->fence;
+		seen->end = effect->lease.lease->end;
+	}
 	if (effect->kind != EFFECT_PUBLISH)
 		return;
 	snprintf(seen->type, sizeof(seen->type), "%s", effect->notice->type);
 	snprintf(seen->text, sizeof(seen->text), "%s", effect->notice->text);
 }
 
-void rig_handle(struct rig *rig, const struct event *event)
+void rig_take(struct rig *rig)
+{
+	for (size_t i = 0; i < rig->effects.n; i++)
+		record(rig, &rig->effects.items[i]);
+}
+
+static void handle_one(struct rig *rig, const struct event *event)
 {
 	effects_clear(&rig->effects);
 	assert_int_equal(engine_handle(rig->engine, event, rig->now, &rig->effects), 0);
-	for (size_t i = 0; i < rig->effects.n; i++)
-		record(rig, &rig->effects.items[i]);
+	rig_take(rig);
+}
+
+void rig_handle(struct rig *rig, const struct event *event)
+{
+	size_t from = rig->n;
+
+	handle_one(rig, event);
+	for (size_t i = from; i < rig->n; i++) {
+		struct event fence = { .kind = EVENT_FENCE, .text = "the disk is full" };
+
+		if (rig->seen[i].effect.kind != EFFECT_FENCE || rig->fences_are_late)
+			continue;
+		fence.fence.id = rig->seen[i].effect.answer.id;
+		fence.fence.fence = rig->fences_fail ? 0 : rig->next_fence++;
+		handle_one(rig, &fence);
+	}
+}
+
+void rig_lock(struct rig *rig, enum lock_news news, const char *text)
+{
+	const struct event event = { .kind = EVENT_LOCK, .lock = news, .text = text };
+
+	rig_handle(rig, &event);
 }
 
 void rig_tick(struct rig *rig, uint64_t ms)
@@ -178,6 +211,28 @@ uint64_t rig_submit_force(struct rig *rig, enum request_kind kind, size_t target
 {
 	return submit(rig,
 		(struct request_spec){ .kind = kind, .target = target, .force = true, .wait_ms = WAIT_DEFAULT_MS });
+}
+
+uint64_t rig_submit_lease(struct rig *rig, const struct lease_terms *terms, int64_t wait_ms)
+{
+	return submit(rig, (struct request_spec){ .kind = REQUEST_LEASE, .lease = terms, .wait_ms = wait_ms });
+}
+
+void rig_release(struct rig *rig, uint64_t fence)
+{
+	struct event event = { .kind = EVENT_RELEASE };
+
+	event.lease.fence = fence;
+	rig_handle(rig, &event);
+}
+
+void rig_renew(struct rig *rig, uint64_t fence, uint64_t ttl_ms)
+{
+	struct event event = { .kind = EVENT_RENEW };
+
+	event.lease.fence = fence;
+	event.lease.ttl_ms = ttl_ms;
+	rig_handle(rig, &event);
 }
 
 void rig_withdraw(struct rig *rig, uint64_t ticket)
@@ -253,9 +308,9 @@ void rig_up(struct rig *rig, size_t service)
 	}
 	rig_read(rig);
 	rig_health(rig, service, true);
-	/* stopping: the next request in the queue may have evicted it in the same moment */
-	assert_true(rig_status(rig, service)->state == SERVICE_READY ||
-		rig_status(rig, service)->state == SERVICE_STOPPING);
+	enum service_state state = rig_status(rig, service)->state;
+	/* stopping: the next request in the queue may have evicted it in the same moment; busy: it is leased */
+	assert_true(state == SERVICE_READY || state == SERVICE_STOPPING || state == SERVICE_BUSY);
 }
 
 void rig_down(struct rig *rig, size_t service)
@@ -306,6 +361,39 @@ size_t rig_notices(const struct rig *rig, const char *type, const char *part)
 		n += rig->seen[i].effect.kind == EFFECT_PUBLISH && strcmp(rig->seen[i].type, type) == 0 &&
 			strstr(rig->seen[i].text, part) != NULL;
 	return n;
+}
+
+size_t rig_news(const struct rig *rig, uint64_t fence, enum lease_news news)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < rig->n; i++)
+		n += rig->seen[i].effect.kind == EFFECT_LEASE && rig->seen[i].effect.lease.news == news &&
+			rig->seen[i].fence == fence;
+	return n;
+}
+
+int rig_end(const struct rig *rig, uint64_t fence)
+{
+	for (size_t i = 0; i < rig->n; i++)
+		if (rig->seen[i].effect.kind == EFFECT_LEASE && rig->seen[i].fence == fence &&
+			rig->seen[i].effect.lease.news == LEASE_NEWS_ENDED)
+			return (int)rig->seen[i].end;
+	return -1;
+}
+
+bool rig_granted_before_reply(const struct rig *rig, uint64_t ticket)
+{
+	bool granted = false;
+
+	for (size_t i = 0; i < rig->n; i++) {
+		const struct effect *effect = &rig->seen[i].effect;
+
+		granted |= effect->kind == EFFECT_LEASE && effect->lease.news == LEASE_NEWS_GRANTED;
+		if (effect->kind == EFFECT_REPLY && effect->answer.ticket == ticket)
+			return granted && effect->answer.lease != NULL;
+	}
+	return false;
 }
 
 int rig_outcome(const struct rig *rig, uint64_t ticket)

@@ -14,6 +14,8 @@ struct rig_effect {
 	struct effect effect;
 	char type[32]; /* of a notice */
 	char text[512];
+	uint64_t fence; /* of a lease, which is gone later */
+	enum lease_end end;
 };
 
 struct rig {
@@ -32,6 +34,9 @@ struct rig {
 	uint64_t run[RIG_SERVICES];
 	bool is_probing[RIG_SERVICES]; /* a probe is under way */
 	uint64_t next_ticket;
+	uint64_t next_fence; /* fences are given at once */
+	bool fences_fail;
+	bool fences_are_late; /* never given */
 	size_t n;
 	struct rig_effect seen[RIG_EFFECTS];
 };
@@ -46,13 +51,18 @@ void rig_create(struct rig *rig); /* the engine alone: nothing was told yet */
 void rig_start(struct rig *rig); /* and the first tick, nothing found, one reading */
 
 void rig_handle(struct rig *rig, const struct event *event);
+void rig_take(struct rig *rig); /* what stands in `effects` came of something that is no event */
 void rig_tick(struct rig *rig, uint64_t ms); /* that much later */
 /* Ticks at each deadline until so much time is over. */
 void rig_wait(struct rig *rig, uint64_t ms);
 void rig_read(struct rig *rig);
 uint64_t rig_submit(struct rig *rig, enum request_kind kind, size_t target, int64_t wait_ms);
 uint64_t rig_submit_force(struct rig *rig, enum request_kind kind, size_t target);
+uint64_t rig_submit_lease(struct rig *rig, const struct lease_terms *terms, int64_t wait_ms);
+void rig_release(struct rig *rig, uint64_t fence);
+void rig_renew(struct rig *rig, uint64_t fence, uint64_t ttl_ms);
 void rig_withdraw(struct rig *rig, uint64_t ticket);
+void rig_lock(struct rig *rig, enum lock_news news, const char *text);
 
 /* What drivers and probes say. */
 void rig_found(struct rig *rig, size_t service, bool alive, bool healthy);
@@ -74,6 +84,11 @@ void rig_forget(struct rig *rig);
 size_t rig_count(const struct rig *rig, enum effect_kind kind, size_t service);
 const struct rig_effect *rig_last(const struct rig *rig, enum effect_kind kind, size_t service);
 size_t rig_notices(const struct rig *rig, const char *type, const char *part);
+/* News of a lease, and how it ended; -1: it did not. */
+size_t rig_news(const struct rig *rig, uint64_t fence, enum lease_news news);
+int rig_end(const struct rig *rig, uint64_t fence);
+/* Who keeps leases hears of a grant before its client does. */
+bool rig_granted_before_reply(const struct rig *rig, uint64_t ticket);
 /* -1: not answered yet. */
 int rig_outcome(const struct rig *rig, uint64_t ticket);
 uint64_t rig_transition(const struct rig *rig, uint64_t ticket);

@@ -35,14 +35,25 @@ static void note(struct bench *bench, char letter, const char *text)
 		snprintf(bench->text, sizeof(bench->text), "%s", text);
 }
 
-static void handle_found(void *context, size_t service, bool alive, pid_t pid)
+static void handle_found(void *context, size_t service, const struct driver_sighting *sighting)
 {
 	struct bench *bench = context;
 	assert_int_equal(service, 3);
-	note(bench, 'F', NULL);
-	bench->alive = alive;
-	bench->found_pid = pid;
+	note(bench, 'F', sighting->is_untold ? sighting->text : NULL);
+	bench->alive = sighting->alive;
+	bench->external = sighting->is_external;
+	bench->stopping = sighting->is_stopping;
+	bench->untold = sighting->is_untold;
+	bench->found_pid = sighting->pid;
 	bench->found++;
+}
+
+static void handle_changed(void *context, size_t service)
+{
+	struct bench *bench = context;
+	assert_int_equal(service, 3);
+	note(bench, 'C', NULL);
+	bench->changed++;
 }
 
 static void handle_started(void *context, size_t service, uint64_t run, pid_t pid)
@@ -73,9 +84,11 @@ static void count(struct bench *bench, size_t service, uint64_t run, char letter
 	(*counter)++;
 }
 
-static void handle_start_failed(void *context, size_t service, uint64_t run, const char *text)
+static void handle_start_failed(
+	void *context, size_t service, uint64_t run, enum driver_failure failure, const char *text)
 {
 	struct bench *bench = context;
+	bench->failure = failure;
 	count(bench, service, run, 'f', &bench->start_failed, text);
 }
 
@@ -85,16 +98,40 @@ static void handle_leader_ended(void *context, size_t service, uint64_t run, con
 	count(bench, service, run, 'L', &bench->leader_ended, text);
 }
 
-static void handle_gone(void *context, size_t service, uint64_t run, const char *text)
+static void handle_gone(void *context, size_t service, uint64_t run, bool by_others, const char *text)
 {
 	struct bench *bench = context;
+	bench->by_others = by_others;
 	count(bench, service, run, 'G', &bench->gone, text);
+}
+
+static void handle_hindered(void *context, size_t service, uint64_t run, bool is_over, const char *text)
+{
+	struct bench *bench = context;
+	bench->is_hindered = !is_over;
+	count(bench, service, run, 'P', &bench->hindered, text);
 }
 
 static void handle_stop_refused(void *context, size_t service, uint64_t run, const char *text)
 {
 	struct bench *bench = context;
 	count(bench, service, run, 'R', &bench->refused, text);
+}
+
+static void handle_health(void *context, size_t service, uint64_t run, bool healthy, const char *text)
+{
+	struct bench *bench = context;
+	bench->healthy = healthy;
+	count(bench, service, run, 'H', &bench->healths, text);
+}
+
+static void handle_trouble(void *context, const char *subject, bool is_over, const char *text)
+{
+	struct bench *bench = context;
+	assert_non_null(subject);
+	note(bench, 'T', text);
+	bench->trouble_over = is_over;
+	bench->troubles++;
 }
 
 int bench_setup(void **state)
@@ -113,11 +150,24 @@ int bench_setup(void **state)
 	snprintf(bench->name, sizeof(bench->name), "svc%d-%u", (int)getpid(), number);
 	snprintf(bench->mark, sizeof(bench->mark), "GPUMGR_SERVICE=%s", bench->name);
 	uv_loop_init(&bench->loop);
-	bench->listener = (struct driver_listener){ bench, handle_found, handle_started, handle_start_failed,
-		handle_leader_ended, handle_gone, handle_stop_refused, handle_main_pid };
+	bench->listener = (struct driver_listener){
+		.context = bench,
+		.handle_found = handle_found,
+		.handle_changed = handle_changed,
+		.handle_started = handle_started,
+		.handle_start_failed = handle_start_failed,
+		.handle_leader_ended = handle_leader_ended,
+		.handle_gone = handle_gone,
+		.handle_hindered = handle_hindered,
+		.handle_stop_refused = handle_stop_refused,
+		.handle_main_pid = handle_main_pid,
+		.handle_health = handle_health,
+		.handle_trouble = handle_trouble,
+	};
 	bench->environment = (struct driver_environment){
 		.loop = &bench->loop,
 		.listener = &bench->listener,
+		.shared = &bench->shared,
 		.log_dir = bench->log_dir,
 		.state_dir = bench->state_dir,
 		.instance = bench->instance,
@@ -335,6 +385,18 @@ bool bench_run_until(
 	uv_close((uv_handle_t *)&tick, NULL);
 	uv_run(&bench->loop, UV_RUN_NOWAIT);
 	return held;
+}
+
+static bool is_over(struct bench *bench, const void *argument)
+{
+	return uv_now(&bench->loop) >= *(const uint64_t *)argument;
+}
+
+void bench_idle(struct bench *bench, uint64_t ms)
+{
+	uv_update_time(&bench->loop);
+	uint64_t end = uv_now(&bench->loop) + ms;
+	bench_run_until(bench, is_over, &end);
 }
 
 struct counter {

@@ -28,17 +28,20 @@ struct bench {
 	char instance[32], name[32], mark[64];
 	struct driver_environment environment;
 	struct driver_listener listener;
+	struct driver_shared shared;
 	struct service_config config;
 	char *words[16], *stop_words[16], *variables[16];
 	char health[64];
 	struct driver_service *service;
 	/* What was reported, counted; and the last of each. */
-	unsigned found, started, start_failed, main_pids, leader_ended, gone, refused;
-	bool alive;
+	unsigned found, changed, healths, troubles, started, start_failed, main_pids, leader_ended, gone, hindered,
+		refused;
+	bool alive, external, stopping, untold, healthy, trouble_over, by_others, is_hindered;
+	enum driver_failure failure;
 	pid_t found_pid, pid, main_pid;
 	uint64_t run;
 	char text[4096];
-	char *order; /* a letter per report: F S f M L G R */
+	char *order; /* a letter per report: F C S f M L G P R H T */
 };
 
 /* The ways in which the same tests are run: `state` of cmocka points to one of these. */
@@ -69,6 +72,8 @@ void bench_destroy(struct bench *bench);
 /* Runs the loop until the condition holds; false at the deadline. */
 bool bench_run_until(
 	struct bench *bench, bool (*holds)(struct bench *bench, const void *argument), const void *argument);
+/* The loop turns for a while: what should not happen has time to. */
+void bench_idle(struct bench *bench, uint64_t ms);
 void bench_wait(struct bench *bench, const unsigned *count, unsigned wanted);
 void bench_wait_log(struct bench *bench, const char *text);
 void bench_wait_file(struct bench *bench, const char *path);

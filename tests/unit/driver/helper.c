@@ -121,9 +121,9 @@ static int mode_daemon(char **arguments)
 		setsid();
 		if (fork() != 0)
 			return 0;
-		write_pid(arguments[0]);
 		if (arguments[1] != NULL)
 			signal(SIGTERM, SIG_IGN);
+		write_pid(arguments[0]);
 		wait_for_the_end();
 	}
 	wait(NULL);

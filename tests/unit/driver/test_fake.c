@@ -5,16 +5,15 @@
 
 #include "driver/driver_fake.h"
 
-static void test_container_comes_later(void **state)
+static void test_unknown_kind(void **state)
 {
 	struct bench *bench = *state;
 	struct driver_service *service = NULL;
 	struct error err;
-	bench->config.driver = DRIVER_CONTAINER;
+	bench->config.driver = (enum service_driver)77;
 	assert_int_equal(driver_create(&bench->environment, &bench->config, 0, &service, &err), -ENOTSUP);
 	assert_null(service);
 	assert_non_null(strstr(err.message, bench->name));
-	assert_non_null(strstr(err.message, "later version"));
 	assert_null(driver_destroy(NULL));
 }
 
@@ -44,6 +43,41 @@ static void test_fake_run(void **state)
 	assert_string_equal(bench->order, "FSLG");
 	assert_false(fake_driver_is_alive(bench->service));
 	assert_int_equal(fake_driver_calls(bench->service)->stops, 1);
+}
+
+static void test_fake_news(void **state)
+{
+	struct bench *bench = *state;
+	char address[32];
+	create_fake(bench);
+	struct fake_script *script = fake_driver_script(bench->service);
+	assert_false(bench->service->ops->get_address(bench->service, address, sizeof(address)));
+	script->address = "172.17.0.2";
+	assert_true(bench->service->ops->get_address(bench->service, address, sizeof(address)));
+	assert_string_equal(address, "172.17.0.2");
+	script->found_alive = script->found_external = true;
+	bench_find(bench, false);
+	assert_true(bench->alive && bench->external);
+	fake_driver_change(bench->service);
+	bench_wait(bench, &bench->changed, 1);
+	script->start_failure = "no such container";
+	script->failure = DRIVER_NOT_FOUND;
+	bench_start_fails(bench, "no such container");
+	assert_int_equal(bench->failure, DRIVER_NOT_FOUND);
+	script->start_failure = NULL;
+	bench_start(bench);
+	bench_find(bench, false);
+	assert_true(bench->alive && !bench->external);
+	script->unhealthy = "still loading";
+	bench->service->ops->check(bench->service, bench->run);
+	bench_wait(bench, &bench->healths, 1);
+	assert_false(bench->healthy);
+	assert_string_equal(bench->text, "still loading");
+	script->unhealthy = NULL;
+	bench->service->ops->check(bench->service, bench->run);
+	bench_wait(bench, &bench->healths, 2);
+	assert_true(bench->healthy);
+	assert_int_equal(fake_driver_calls(bench->service)->checks, 2);
 }
 
 static void test_fake_script(void **state)
@@ -108,8 +142,9 @@ static void test_destroy_in_report(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ON_BENCH(test_container_comes_later),
+		ON_BENCH(test_unknown_kind),
 		ON_BENCH(test_fake_run),
+		ON_BENCH(test_fake_news),
 		ON_BENCH(test_fake_script),
 		ON_BENCH(test_destroy_in_report),
 	};

@@ -10,6 +10,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -67,6 +68,29 @@ static void adopt(struct bench *bench)
 	bench->service->ops->adopt(bench->service, ++bench->run, bench->found_pid);
 }
 
+/* Only what was seen absent, or whose end was told, can have been started by somebody else since. */
+static void test_started_behind_our_back(void **state)
+{
+	struct bench *bench = *state;
+	CLEANUP_FREE char *file = bench_path(bench, "pid");
+	bench_command(bench, false, bench_helper(), "tree", file, NULL);
+	elsewhere(bench, be_earlier_daemon);
+	bench_find(bench, false);
+	assert_true(bench->alive && !bench->external);
+	adopt(bench);
+	bench_stop(bench, true);
+	unlink(file);
+	elsewhere(bench, be_earlier_daemon);
+	bench_find(bench, false);
+	assert_true(bench->alive && bench->external);
+	adopt(bench);
+	bench_find(bench, false);
+	assert_true(bench->alive && !bench->external);
+	bench_stop(bench, true);
+	bench_find(bench, false);
+	assert_false(bench->alive || bench->external);
+}
+
 static void test_after_a_restart(void **state)
 {
 	struct bench *bench = *state;
@@ -90,6 +114,30 @@ static void test_after_a_restart(void **state)
 	/* Nothing is found a second time. */
 	bench_find(bench, false);
 	assert_false(bench->alive);
+}
+
+static void be_earlier_daemon_that_stops(struct bench *bench)
+{
+	be_earlier_daemon(bench);
+	bench_wait_log(bench, "ready"); /* before it would not be deaf */
+	bench->service->ops->stop(bench->service, false);
+}
+
+/* It began to stop what is deaf to that, and died. Whatever is started anew is not being stopped. */
+static void test_a_stop_that_was_begun(void **state)
+{
+	struct bench *bench = *state;
+	bench_command(bench, false, bench_helper(), "deaf", NULL);
+	elsewhere(bench, be_earlier_daemon_that_stops);
+	bench_find(bench, true);
+	assert_true(bench->alive && bench->stopping);
+	adopt(bench);
+	bench_stop(bench, true);
+	elsewhere(bench, be_earlier_daemon);
+	bench_find(bench, true);
+	assert_true(bench->alive && !bench->stopping);
+	adopt(bench);
+	bench_stop(bench, true);
 }
 
 static void test_ends_by_itself_after_a_restart(void **state)
@@ -118,6 +166,53 @@ static void test_died_meanwhile(void **state)
 	assert_string_equal(bench->order, "FG");
 	bench_find(bench, false);
 	assert_false(bench->alive);
+}
+
+static bool is_owned(struct bench *bench, const void *argument)
+{
+	return bench->service->ops->owns(bench->service, *(const pid_t *)argument);
+}
+
+static void allow_descriptors(const struct rlimit *limit, int more)
+{
+	struct rlimit low = *limit;
+	int next = dup(0);
+	close(next);
+	low.rlim_cur = (rlim_t)(next + more);
+	setrlimit(RLIMIT_NOFILE, more < 0 ? limit : &low);
+}
+
+/* That it cannot be watched now is not its end, nor does it cost the record: it is tried again. */
+static void test_adopted_without_descriptors(void **state)
+{
+	struct bench *bench = *state;
+	struct rlimit limit;
+	CLEANUP_FREE char *file = bench_path(bench, "pid");
+	bench->environment.tick_ms = 20;
+	bench_command(bench, false, bench_helper(), "tree", file, NULL);
+	elsewhere(bench, be_earlier_daemon);
+	pid_t grandchild = bench_read_pid(bench, "pid");
+	getrlimit(RLIMIT_NOFILE, &limit);
+	for (int more = 0; more < 6; more++) {
+		bench_create(bench);
+		bench_find(bench, false);
+		assert_true(bench->alive);
+		allow_descriptors(&limit, more);
+		adopt(bench);
+		bench_idle(bench, 30);
+		allow_descriptors(&limit, -1);
+		assert_int_equal(bench->gone, 0);
+		assert_true(bench_run_until(bench, is_owned, &grandchild));
+	}
+	bench_create(bench);
+	bench_find(bench, false);
+	allow_descriptors(&limit, 0);
+	adopt(bench);
+	bench->service->ops->stop(bench->service, false);
+	bench_wait(bench, &bench->refused, 1);
+	allow_descriptors(&limit, -1);
+	assert_non_null(strstr(bench->text, "RLIMIT_NOFILE"));
+	bench_stop(bench, false);
 }
 
 /* The main process died while no daemon looked; a child of it lives on in its session. */
@@ -263,6 +358,33 @@ static void test_pid_file(void **state)
 	assert_false(bench->alive);
 }
 
+/* Nobody of us started it, and it is deaf; the daemon dies over the stop that it began. The next one finishes it. */
+static void test_a_stop_of_a_stranger_that_was_begun(void **state)
+{
+	struct bench *bench = *state;
+	bench->config.process.pid_file = bench_path(bench, "pid");
+	bench_command(bench, false, bench_helper(), "daemon", bench->config.process.pid_file, "deaf", NULL);
+	for (unsigned is_known = 0; is_known < 2; is_known++) {
+		unlink(bench->config.process.pid_file);
+		elsewhere(bench, start_by_hand);
+		pid_t pid = bench_read_pid(bench, "pid");
+		bench_create(bench);
+		bench_find(bench, false);
+		assert_int_equal(bench->found_pid, pid);
+		assert_false(bench->stopping);
+		if (!is_known)
+			bench->found_pid = 0; /* who it is, is found out by the stop */
+		adopt(bench);
+		bench->service->ops->stop(bench->service, false);
+		bench_create(bench);
+		bench_find(bench, false);
+		assert_int_equal(bench->found_pid, pid);
+		assert_true(bench->stopping);
+		adopt(bench);
+		bench_stop(bench, true);
+	}
+}
+
 /* The PID was given to another process after the file was written: that one is not touched. */
 static void test_recycled_pid(void **state)
 {
@@ -331,6 +453,31 @@ static void test_pid_file_of_another_user(void **state)
 	elsewhere(bench, start_by_hand);
 	pid_t pid = bench_read_pid(bench, "pid");
 	assert_int_equal(chown(bench->config.process.pid_file, nobody->pw_uid, nobody->pw_gid), 0);
+	bench_find(bench, false);
+	assert_false(bench->alive);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	bench_wait_dead(bench, pid);
+}
+
+/* Nor choose a file of root's to do so, by a link or by moving it into his folder. */
+static void test_pid_file_that_is_not_of_the_service(void **state)
+{
+	struct bench *bench = *state;
+	char user[] = "nobody";
+	if (geteuid() != 0 || getpwnam(user) == NULL)
+		skip();
+	use_pid_file(bench);
+	elsewhere(bench, start_by_hand);
+	pid_t pid = bench_read_pid(bench, "pid");
+	bench->config.process.user = user;
+	bench_find(bench, false);
+	assert_false(bench->alive);
+	bench->config.process.user = NULL;
+	bench_find(bench, false);
+	assert_true(bench->alive);
+	CLEANUP_FREE char *other = bench_path(bench, "other");
+	assert_int_equal(rename(bench->config.process.pid_file, other), 0);
+	assert_int_equal(symlink(other, bench->config.process.pid_file), 0);
 	bench_find(bench, false);
 	assert_false(bench->alive);
 	assert_int_equal(kill(pid, SIGKILL), 0);
@@ -546,7 +693,8 @@ static void test_no_port_no_file(void **state)
 	assert_int_equal(proc_read_stat(getpid(), &self), 0);
 	assert_true(proc_read_file("/proc/sys/kernel/random/boot_id", boot, sizeof(boot)) > 0);
 	assert_true(asprintf(&text, "%d %llu 0 %s", (int)getpid(), (unsigned long long)self.start_ticks + 1, boot) > 0);
-	const char *const texts[] = { "", "nonsense\n", "1 2 3 4 5\n", "-5 1 0 00000000-0000\n", text };
+	const char *const texts[] = { "", "nonsense\n", "1 2 3 4 5\n", "-5 1 0 00000000-0000\n", "container 12 34 56\n",
+		text };
 	bench_create(bench);
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		bench_write_file(record, texts[i], 0600);
@@ -570,17 +718,22 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_AND_WITHOUT(test_after_a_restart),
+		WITH_AND_WITHOUT(test_started_behind_our_back),
+		WITH_AND_WITHOUT(test_a_stop_that_was_begun),
 		WITH_AND_WITHOUT(test_ends_by_itself_after_a_restart),
 		WITH_AND_WITHOUT(test_died_meanwhile),
+		WITH_AND_WITHOUT(test_adopted_without_descriptors),
 		WITH_AND_WITHOUT(test_leader_gone_before_restart),
 		WITH_AND_WITHOUT(test_forking_after_a_restart),
 		ONLY_WITH(test_stray_after_a_restart),
 		ONLY_WITH(test_without_a_record_the_oldest_is_the_leader),
 		ONLY_WITH(test_cgroup_of_another_place),
 		WITH_AND_WITHOUT(test_pid_file),
+		WITH_AND_WITHOUT(test_a_stop_of_a_stranger_that_was_begun),
 		WITH_AND_WITHOUT(test_recycled_pid),
 		WITH_AND_WITHOUT(test_odd_pid_files),
 		WITH_AND_WITHOUT(test_pid_file_of_another_user),
+		WITH_AND_WITHOUT(test_pid_file_that_is_not_of_the_service),
 		WITH_AND_WITHOUT(test_listener),
 		WITH_AND_WITHOUT(test_listener_below_a_script),
 		WITH_AND_WITHOUT(test_interpreter_with_another_script),

@@ -89,14 +89,14 @@ static void test_hostile_name(void **state)
 	assert_true(age > -0.1 && age < 10);
 	/* Of another time: not this process. */
 	assert_int_equal(process_signal_exactly(child, stat.start_ticks + 1, SIGKILL), -ESRCH);
-	assert_true(proc_is_still(child, stat.start_ticks));
+	assert_int_equal(proc_check_still(child, stat.start_ticks), 0);
 	assert_int_equal(process_signal_exactly(child, stat.start_ticks, SIGKILL), 0);
 	siginfo_t info;
 	assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
 	/* A zombie is not alive any more. */
 	assert_int_equal(proc_read_stat(child, &stat), 0);
 	assert_false(proc_is_alive(&stat));
-	assert_false(proc_is_still(child, stat.start_ticks));
+	assert_int_equal(proc_check_still(child, stat.start_ticks), -ESRCH);
 	struct pid_list children;
 	assert_int_equal(proc_list_own_children(&children), 0);
 	assert_int_equal(children.n, 1);

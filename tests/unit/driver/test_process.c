@@ -218,6 +218,11 @@ static void test_exec_failures(void **state)
 	bench_command(bench, false, "./relative", NULL);
 	bench->config.process.directory = strdup(bench->dir);
 	bench_start_fails(bench, "/relative does not exist");
+	/* Whoever owns the program may put something else in its place: the daemon must not wait for a writer. */
+	CLEANUP_FREE char *fifo = bench_path(bench, "fifo");
+	assert_int_equal(mkfifo(fifo, 0755), 0);
+	bench_command(bench, false, fifo, NULL);
+	bench_start_fails(bench, fifo);
 	bench_command(bench, false, "/bin/true", NULL);
 	free(bench->config.process.directory);
 	bench->config.process.directory = strdup("/no/such/directory");
@@ -611,6 +616,62 @@ static void test_no_descriptors(void **state)
 	bench_wait(bench, &bench->gone, 1);
 }
 
+/* The main process ends while nobody can be looked at: a worker that lives on still holds the card. */
+static void test_nobody_can_be_looked_at(void **state)
+{
+	struct bench *bench = *state;
+	struct rlimit limit, low;
+	bench_command(bench, true, "sleep 1000 & echo ready; wait", NULL);
+	bench_start(bench);
+	bench_wait_log(bench, "ready");
+	getrlimit(RLIMIT_NOFILE, &limit);
+	low = limit;
+	low.rlim_cur = 3; /* what is open stays */
+	setrlimit(RLIMIT_NOFILE, &low);
+	assert_int_equal(kill(bench->pid, SIGKILL), 0);
+	bench_idle(bench, 500);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	assert_string_equal(bench->order, "SL");
+	bench_stop(bench, true);
+	/* And the end of one that nothing is left of is seen as soon as somebody can look. */
+	bench_command(bench, false, bench_helper(), "wait", NULL);
+	bench_start(bench);
+	setrlimit(RLIMIT_NOFILE, &low);
+	assert_int_equal(kill(bench->pid, SIGKILL), 0);
+	bench_idle(bench, 100);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	bench_wait(bench, &bench->gone, 2);
+	assert_false(bench_has_cgroup(bench));
+}
+
+/* A record that cannot be written: by its cgroup the next daemon finds it all the same; without one it may not run. */
+static void test_no_record(void **state)
+{
+	struct bench *bench = *state;
+	CLEANUP_FREE char *name = NULL, *path = NULL;
+	assert_true(asprintf(&name, "state/%s.run.new", bench->name) > 0);
+	path = bench_path(bench, name);
+	assert_int_equal(mkdir(path, 0700), 0);
+	bench_command(bench, false, bench_helper(), "wait", NULL);
+	if (!bench_can_have_cgroup(bench)) {
+		bench_start_fails(bench, bench->state_dir);
+		assert_non_null(
+			strstr(bench->text, "by which the next gpumgrd would find the service: Is a directory"));
+		assert_int_equal(bench_count_processes(bench), 0);
+		assert_int_equal(rmdir(path), 0);
+		bench_start(bench);
+		bench_stop(bench, false);
+		return;
+	}
+	bench_start(bench);
+	bench_create(bench);
+	bench_find(bench, false);
+	assert_int_equal(bench->found_pid, bench->pid);
+	bench->service->ops->adopt(bench->service, ++bench->run, bench->found_pid);
+	bench_stop(bench, false);
+	assert_int_equal(rmdir(path), 0);
+}
+
 static void test_second_start_is_refused(void **state)
 {
 	struct bench *bench = *state;
@@ -751,6 +812,8 @@ int main(void)
 		IN_EVERY_WAY(test_forks_faster_than_it_is_killed),
 		IN_EVERY_WAY(test_many_runs),
 		IN_EVERY_WAY(test_no_descriptors),
+		IN_EVERY_WAY(test_nobody_can_be_looked_at),
+		IN_EVERY_WAY(test_no_record),
 		IN_EVERY_WAY(test_second_start_is_refused),
 		IN_EVERY_WAY(test_log_is_rotated_at_the_end),
 		IN_EVERY_WAY(test_log_is_rotated_while_it_runs),

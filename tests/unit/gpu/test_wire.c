@@ -52,6 +52,21 @@ static void add_processes(struct gpu_reading *reading, size_t n)
 	}
 }
 
+static void add_migs(struct gpu_reading *reading, size_t n)
+{
+	reading->migs = calloc(n, sizeof(*reading->migs));
+	assert_non_null(reading->migs);
+	reading->n_migs = n;
+	for (size_t i = 0; i < n; i++) {
+		struct gpu_mig *mig = &reading->migs[i];
+		mig->has_memory = i != 1;
+		mig->total_mib = mig->has_memory ? 4096 : 0;
+		mig->used_mib = mig->has_memory ? (uint32_t)i : 0;
+		snprintf(mig->uuid, sizeof(mig->uuid), "MIG-%zu", i);
+		snprintf(mig->name, sizeof(mig->name), "%0*d", (int)sizeof(mig->name) - 1, 1);
+	}
+}
+
 static void fill(struct gpu_sample *sample)
 {
 	sample->taken_ms = 0x1122334455667788u;
@@ -66,7 +81,10 @@ static void fill(struct gpu_sample *sample)
 	reading->utilization_percent = 100;
 	snprintf(reading->uuid, sizeof(reading->uuid), "GPU-8a0c");
 	snprintf(reading->name, sizeof(reading->name), "%0*d", (int)sizeof(reading->name) - 1, 7);
+	reading->valid |= GPU_VALID_DRIVER;
+	reading->driver_mib = 321;
 	add_processes(reading, 5);
+	add_migs(reading, 3);
 	snprintf(sample->gpus[1].problem, sizeof(sample->gpus[1].problem), "fell off the bus");
 	add_processes(&sample->gpus[2], 1);
 	sample->gpus[2].valid = GPU_VALID_USED;
@@ -95,6 +113,10 @@ static void expect_equal(const struct gpu_sample *a, const struct gpu_sample *b)
 			assert_int_equal(x->processes[k].mib, y->processes[k].mib);
 			assert_string_equal(x->processes[k].name, y->processes[k].name);
 		}
+		assert_int_equal(x->driver_mib, y->driver_mib);
+		assert_int_equal(x->n_migs, y->n_migs);
+		for (size_t k = 0; k < x->n_migs; k++)
+			assert_memory_equal(&x->migs[k], &y->migs[k], sizeof(x->migs[k]));
 	}
 }
 
@@ -225,6 +247,11 @@ static void expect_sane(const struct gpu_sample *sample)
 			if (reading->valid & GPU_VALID_PROCESSES)
 				assert_int_not_equal(reading->processes[k].mib, GPU_MIB_UNKNOWN);
 		}
+		assert_true(reading->n_migs <= GPU_MIG_MAX);
+		for (size_t k = 0; k < reading->n_migs; k++) {
+			assert_non_null(memchr(reading->migs[k].uuid, 0, 64));
+			assert_non_null(memchr(reading->migs[k].name, 0, 64));
+		}
 	}
 }
 
@@ -273,9 +300,12 @@ static void test_pure_noise(void **state)
 static int decode_with(struct fixture *fixture, size_t offset, uint32_t value)
 {
 	fixture->sample.n_gpus = 1;
-	fixture->sample.gpus[0].valid = 0x3f;
-	if (fixture->sample.gpus[0].processes == NULL)
+	fixture->sample.gpus[0].valid = 0x7f;
+	if (fixture->sample.gpus[0].processes == NULL) {
 		add_processes(&fixture->sample.gpus[0], 1);
+		memset(fixture->sample.gpus[0].processes[0].name, 0, 64);
+		add_migs(&fixture->sample.gpus[0], 1);
+	}
 	size_t length = encode(fixture);
 	memcpy(fixture->buffer + HEAD + offset, &value, sizeof(value));
 	return decode(fixture, length);
@@ -289,14 +319,25 @@ static void test_each_field_has_its_range(void **state)
 		size_t offset;
 		uint32_t good, bad;
 	} fields[] = {
-		{ N_GPUS, 1, GPU_MAX + 1 }, { N_GPUS, 1, UINT32_MAX }, { READING, 0x3f, 0x7f },
-		{ READING + 4, UINT32_MAX - 1, UINT32_MAX }, { READING + 8, UINT32_MAX - 1, UINT32_MAX },
-		{ READING + 12, UINT32_MAX - 1, UINT32_MAX }, { READING + 16, 1000, 1001 },
-		{ READING + 16, (uint32_t)-273, (uint32_t)-274 }, { READING + 20, 100, 101 },
-		{ READING + 36, 1, SAMPLER_WIRE_PROCESSES_MAX + 1 }, { READING + 36, 1, UINT32_MAX },
-		{ READING + 40, 1, 0 }, /* pid */
-		{ READING + 40, INT32_MAX, (uint32_t)INT32_MAX + 1 },
-		{ READING + 44, UINT32_MAX - 1, UINT32_MAX }, /* its amount */
+		{ N_GPUS, 1, GPU_MAX + 1 },
+		{ N_GPUS, 1, UINT32_MAX },
+		{ READING, 0x7f, 0xff },
+		{ READING + 4, UINT32_MAX - 1, UINT32_MAX },
+		{ READING + 8, UINT32_MAX - 1, UINT32_MAX },
+		{ READING + 12, UINT32_MAX - 1, UINT32_MAX },
+		{ READING + 16, UINT32_MAX - 1, UINT32_MAX },
+		{ READING + 20, 1000, 1001 },
+		{ READING + 20, (uint32_t)-273, (uint32_t)-274 },
+		{ READING + 24, 100, 101 },
+		{ READING + 40, 1, SAMPLER_WIRE_PROCESSES_MAX + 1 },
+		{ READING + 40, 1, UINT32_MAX },
+		{ READING + 44, 1, 0 }, /* pid */
+		{ READING + 44, INT32_MAX, (uint32_t)INT32_MAX + 1 },
+		{ READING + 48, UINT32_MAX - 1, UINT32_MAX }, /* its amount */
+		{ READING + 56, 1, GPU_MIG_MAX + 1 },
+		{ READING + 60, 1, 2 }, /* whether a part's memory is known */
+		{ READING + 64, UINT32_MAX - 1, UINT32_MAX },
+		{ READING + 68, UINT32_MAX - 1, UINT32_MAX },
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 		assert_int_equal(decode_with(*state, fields[i].offset, fields[i].good), 0);
@@ -341,6 +382,7 @@ static void test_a_length_beyond_bounds_ends_the_stream(void **state)
 		struct sampler_stream stream = { 0 };
 		const uint8_t *bytes;
 		size_t size;
+		assert_int_equal(sampler_stream_append(&stream, NULL, 0), 0);
 		assert_int_equal(sampler_stream_append(&stream, (const uint8_t *)&lengths[i], 4), 0);
 		assert_int_equal(sampler_stream_next(&stream, &bytes, &size), -EBADMSG);
 		sampler_stream_finish(&stream);

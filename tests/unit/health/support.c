@@ -30,6 +30,9 @@ struct server {
 	int stop[2]; /* a pipe: the read end becomes readable when the server is to end */
 	uint16_t port;
 	atomic_int n_accepted;
+	pthread_mutex_t body_lock;
+	char *body; /* what /body answers with */
+	size_t body_size;
 	pthread_t threads[THREADS];
 };
 
@@ -78,11 +81,42 @@ void take_answer(void *context, bool passed, const char *text)
 	snprintf(answer->text, sizeof(answer->text), "%s", text);
 }
 
+static void make_command(const struct probe_config *config, struct command *ret_command)
+{
+	static const struct driver_environment environment = { 0 };
+	static char name[] = "probed";
+	const struct service_config service = { .name = name };
+	const struct command_options options = { .words = &config->command, .is_probe = true };
+	struct error err = { "" };
+	*ret_command = (struct command){ 0 };
+	if (config->kind == PROBE_COMMAND && config->command.n > 0 &&
+		command_prepare(&environment, &service, &options, ret_command, &err) < 0)
+		fail_msg("%s", err.message);
+}
+
+int bench_start(struct prober *prober, const struct probe_config *config, uint64_t timeout_ms, probe_handler handler,
+	void *context, struct probe **ret_probe)
+{
+	CLEANUP(command_finish) struct command command;
+	make_command(config, &command);
+	const struct probe_runner runner = { .command = &command };
+	return probe_start(prober, config, &runner, timeout_ms, handler, context, ret_probe);
+}
+
+int bench_start_busy(struct prober *prober, const struct probe_config *config, uint64_t timeout_ms,
+	busy_handler handler, void *context, struct probe **ret_probe)
+{
+	CLEANUP(command_finish) struct command command;
+	make_command(config, &command);
+	const struct probe_runner runner = { .command = &command };
+	return busy_start(prober, config, &runner, timeout_ms, handler, context, ret_probe);
+}
+
 struct answer ask(struct bench *bench, const struct probe_config *config, uint64_t timeout_ms)
 {
 	struct answer answer = { 0 };
 	uint64_t begin = now_ms();
-	assert_int_equal(probe_start(bench->prober, config, timeout_ms, take_answer, &answer, NULL), 0);
+	assert_int_equal(bench_start(bench->prober, config, timeout_ms, take_answer, &answer, NULL), 0);
 	assert_int_equal(answer.n, 0);
 	while (answer.n == 0)
 		uv_run(&bench->loop, UV_RUN_ONCE);
@@ -182,6 +216,20 @@ static void behave_reset(struct server *server, int fd)
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
+static void behave_body(struct server *server, int fd)
+{
+	char head[128];
+	pthread_mutex_lock(&server->body_lock);
+	size_t size = server->body_size, sent = 0;
+	CLEANUP_FREE char *body = malloc(size + 1);
+	memcpy(body, server->body, size);
+	pthread_mutex_unlock(&server->body_lock);
+	snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", size);
+	say(fd, head);
+	for (ssize_t n = 1; n > 0 && sent<size; sent += n> 0 ? (size_t)n : 0)
+		n = send(fd, body + sent, size - sent, MSG_NOSIGNAL);
+}
+
 static const struct behaviour {
 	const char *path;
 	const char *text; /* sent and closed */
@@ -207,6 +255,7 @@ static const struct behaviour {
 	{ "/chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nrubbish" },
 	{ "/length", "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" },
 	{ "/close", "" },
+	{ "/body", NULL, behave_body },
 	{ "/reset", NULL, behave_reset },
 	{ "/hang", NULL, behave_hang },
 	{ "/drip", NULL, behave_drip },
@@ -267,6 +316,8 @@ static void *server_main(void *argument)
 struct server *server_start(void)
 {
 	struct server *server = calloc(1, sizeof(*server));
+	pthread_mutex_init(&server->body_lock, NULL);
+	server_set_body(server, "", 0);
 	server->listener = listen_somewhere(&server->port);
 	assert_int_equal(pipe2(server->stop, O_CLOEXEC), 0);
 	for (int i = 0; i < THREADS; i++)
@@ -282,12 +333,25 @@ void server_stop(struct server *server)
 		pthread_join(server->threads[i], NULL);
 	close(server->stop[0]);
 	close(server->listener);
+	pthread_mutex_destroy(&server->body_lock);
+	free(server->body);
 	free(server);
 }
 
 uint16_t server_port(const struct server *server)
 {
 	return server->port;
+}
+
+void server_set_body(struct server *server, const void *body, size_t size)
+{
+	char *copy = malloc(size + 1);
+	memcpy(copy, body, size);
+	pthread_mutex_lock(&server->body_lock);
+	free(server->body);
+	server->body = copy;
+	server->body_size = size;
+	pthread_mutex_unlock(&server->body_lock);
 }
 
 int server_count(const struct server *server)

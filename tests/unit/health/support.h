@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "health/probe.h"
+#include "health/busy.h"
 
 struct bench {
 	uv_loop_t loop;
@@ -28,6 +28,12 @@ void bench_begin(struct bench *bench);
 /* Destroys the prober if it is still there, closes the loop, and asserts that no handle, fd or child is left. */
 void bench_end(struct bench *bench);
 
+/* As probe_start() and busy_start(); commands run as the test does. */
+int bench_start(struct prober *prober, const struct probe_config *config, uint64_t timeout_ms, probe_handler handler,
+	void *context, struct probe **ret_probe);
+int bench_start_busy(struct prober *prober, const struct probe_config *config, uint64_t timeout_ms,
+	busy_handler handler, void *context, struct probe **ret_probe);
+
 /* A whole check, to its answer. */
 struct answer ask(struct bench *bench, const struct probe_config *config, uint64_t timeout_ms);
 void take_answer(void *context, bool passed, const char *text);
@@ -44,3 +50,5 @@ void server_stop(struct server *server);
 uint16_t server_port(const struct server *server);
 /* Connections accepted so far. */
 int server_count(const struct server *server);
+/* What /body answers with from now on; copied. */
+void server_set_body(struct server *server, const void *body, size_t size);

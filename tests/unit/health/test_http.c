@@ -228,7 +228,7 @@ static void test_many_at_once(void **state)
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/ok", server_port(fixture->server));
 	struct probe_config config = { .kind = PROBE_HTTP, .address = url };
 	for (size_t i = 0; i < ARRAY_SIZE(answers); i++)
-		probe_start(fixture->bench.prober, &config, 5000, take_answer, &answers[i], NULL);
+		bench_start(fixture->bench.prober, &config, 5000, take_answer, &answers[i], NULL);
 	uv_run(&fixture->bench.loop, UV_RUN_DEFAULT);
 	for (size_t i = 0; i < ARRAY_SIZE(answers); i++)
 		assert_true(answers[i].n == 1 && answers[i].passed);
@@ -247,7 +247,7 @@ static void test_cancel_at_every_moment(void **state)
 			snprintf(url, sizeof(url), "http://%s:%u/%s", turns % 4 == 3 ? "localhost" : "127.0.0.1",
 				server_port(fixture->server), paths[p]);
 			struct probe_config config = { .kind = PROBE_HTTP, .address = url };
-			probe_start(fixture->bench.prober, &config, 5000, take_answer, &answer, &probe);
+			bench_start(fixture->bench.prober, &config, 5000, take_answer, &answer, &probe);
 			for (int i = 0; i < turns && answer.n == 0; i++) {
 				uv_run(&fixture->bench.loop, UV_RUN_NOWAIT);
 				usleep(50);
@@ -267,7 +267,7 @@ static void test_cancel_while_looking_up(void **state)
 		struct answer answer = { 0 };
 		struct probe *probe;
 		struct probe_config config = { .kind = PROBE_HTTP, .address = "http://no.such.host.invalid/" };
-		probe_start(fixture->bench.prober, &config, 5000, take_answer, &answer, &probe);
+		bench_start(fixture->bench.prober, &config, 5000, take_answer, &answer, &probe);
 		for (int i = 0; i < turns && answer.n == 0; i++)
 			uv_run(&fixture->bench.loop, UV_RUN_NOWAIT);
 		if (answer.n == 0) {
@@ -303,7 +303,7 @@ static void test_destroyed_by_a_handler(void **state)
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/ok", server_port(fixture->server));
 	struct probe_config config = { .kind = PROBE_HTTP, .address = url };
 	for (size_t i = 0; i < 5; i++)
-		probe_start(fixture->bench.prober, &config, 5000, meddle, &meddler, NULL);
+		bench_start(fixture->bench.prober, &config, 5000, meddle, &meddler, NULL);
 	uv_run(&fixture->bench.loop, UV_RUN_DEFAULT);
 	assert_int_equal(meddler.n_answers, 1);
 }
@@ -320,7 +320,7 @@ static void ask_again(void *context, bool passed, const char *text)
 	struct chain *chain = context;
 	assert_true(passed);
 	if (--chain->left > 0)
-		probe_start(chain->fixture->bench.prober, &chain->config, 5000, ask_again, chain, NULL);
+		bench_start(chain->fixture->bench.prober, &chain->config, 5000, ask_again, chain, NULL);
 }
 
 static double processor_seconds(void)
@@ -339,7 +339,7 @@ static void test_cost(void **state)
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/ok", server_port(fixture->server));
 	struct chain chain = { .fixture = fixture, .config = { .kind = PROBE_HTTP, .address = url }, .left = 400 };
 	double before = processor_seconds();
-	probe_start(fixture->bench.prober, &chain.config, 5000, ask_again, &chain, NULL);
+	bench_start(fixture->bench.prober, &chain.config, 5000, ask_again, &chain, NULL);
 	uv_run(&fixture->bench.loop, UV_RUN_DEFAULT);
 	double each = (processor_seconds() - before) / 400;
 	print_message("%.0f us of processor time a check\n", each * 1e6);
@@ -357,7 +357,7 @@ static void test_sockets_are_not_inherited(void **state)
 	struct probe *probe;
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/hang", server_port(fixture->server));
 	struct probe_config config = { .kind = PROBE_HTTP, .address = url };
-	probe_start(fixture->bench.prober, &config, 5000, take_answer, &answer, &probe);
+	bench_start(fixture->bench.prober, &config, 5000, take_answer, &answer, &probe);
 	uint64_t end = now_ms() + 2000;
 	while (server_count(fixture->server) == 0 && now_ms() < end)
 		uv_run(&fixture->bench.loop, UV_RUN_NOWAIT);
@@ -379,9 +379,9 @@ static void test_kinds_without_a_probe(void **state)
 {
 	struct fixture *fixture = *state;
 	struct probe_config config = { .kind = PROBE_CONTAINER };
-	assert_int_equal(probe_start(fixture->bench.prober, &config, 1000, take_answer, NULL, NULL), -EINVAL);
+	assert_int_equal(bench_start(fixture->bench.prober, &config, 1000, take_answer, NULL, NULL), -EINVAL);
 	config.kind = PROBE_NONE;
-	assert_int_equal(probe_start(fixture->bench.prober, &config, 1000, take_answer, NULL, NULL), -EINVAL);
+	assert_int_equal(bench_start(fixture->bench.prober, &config, 1000, take_answer, NULL, NULL), -EINVAL);
 }
 
 static void test_nothing_is_left(void **state)
@@ -397,7 +397,7 @@ static void test_nothing_is_left(void **state)
 	for (int i = 0; i < 10; i++)
 		ask(&bench, &config, 10);
 	for (int i = 0; i < 10; i++)
-		probe_start(bench.prober, &config, 5000, take_answer, NULL, NULL);
+		bench_start(bench.prober, &config, 5000, take_answer, NULL, NULL);
 	uv_run(&bench.loop, UV_RUN_NOWAIT);
 	bench_end(&bench);
 	close(listener);

@@ -72,7 +72,7 @@ static void test_silence(void **state)
 		char address[64];
 		snprintf(address, sizeof(address), "127.0.0.1:%u", port);
 		struct probe_config config = { .kind = PROBE_TCP, .address = address };
-		assert_int_equal(probe_start(bench.prober, &config, 200, take_answer, &answers[i], NULL), 0);
+		assert_int_equal(bench_start(bench.prober, &config, 200, take_answer, &answers[i], NULL), 0);
 	}
 	uv_run(&bench.loop, UV_RUN_DEFAULT);
 	int n_silent = 0;
@@ -129,7 +129,7 @@ static void test_cancel_at_every_moment(void **state)
 			struct probe *probe;
 			snprintf(address, sizeof(address), "%s:%u", hosts[h], port);
 			struct probe_config config = { .kind = PROBE_TCP, .address = address };
-			assert_int_equal(probe_start(bench.prober, &config, 5000, take_answer, &answer, &probe), 0);
+			assert_int_equal(bench_start(bench.prober, &config, 5000, take_answer, &answer, &probe), 0);
 			for (int i = 0; i < turns && answer.n == 0; i++)
 				uv_run(&bench.loop, UV_RUN_NOWAIT);
 			int n = answer.n;

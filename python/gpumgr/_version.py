@@ -1,0 +1,3 @@
+"""The version of this package: that of gpumgr."""
+
+__version__ = "0.1.0"

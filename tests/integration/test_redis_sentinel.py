@@ -1,0 +1,157 @@
+"""The lock on a master that Sentinels watch: found, failed over, and never held twice."""
+
+import time
+
+import pytest
+
+import gpumgr_testlib as lib
+
+KEY = "gpu_mutex_v2"
+
+
+class Group:
+    """A master, a replica and two Sentinels."""
+
+    def __init__(self, make_redis, *options, password=None):
+        more = f"requirepass {password}\n" if password else ""
+        self.password = password
+        options = [*options, "--requirepass", password, "--masterauth", password] if password else options
+        options = [*options, "--repl-diskless-sync-delay", "0"]
+        self.master = make_redis(*options)
+        self.replica = make_redis(*options, "--replicaof", f"127.0.0.1 {self.master.port}")
+        self.master.password = self.replica.password = password
+        lib.eventually(lambda: "master_link_status:up" in self.replica("INFO", "replication"), "it replicates", timeout=15)
+        text = more + (
+            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 300\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+        if password:
+            text += f"sentinel auth-pass mymaster {password}\n"
+        self.sentinels = [make_redis(sentinel=text, start=False) for _ in range(2)]
+        for sentinel in self.sentinels:
+            sentinel.password = password
+            sentinel.start(wait=False)
+        for sentinel in self.sentinels:
+            lib.eventually(lambda s=sentinel: self.is_complete(s), f"it knows all: {sentinel.log()}", timeout=15)
+
+    @staticmethod
+    def is_complete(sentinel):
+        try:
+            fields = sentinel("SENTINEL", "master", "mymaster")
+        except OSError:
+            return False
+        said = dict(zip(fields[::2], fields[1::2]))
+        return said["num-slaves"] == "1" and said["num-other-sentinels"] == "1"
+
+    @property
+    def url(self):
+        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        user = f":{self.password}@" if self.password else ""
+        return f"redis+sentinel://{user}{places}/mymaster"
+
+    def wait_for_failover(self):
+        lib.eventually(lambda: self.replica("ROLE")[0] == "master", "the replica is the master", timeout=15)
+
+
+@pytest.fixture
+def group(make_redis):
+    return Group(make_redis)
+
+
+def test_a_failover_with_the_key(group, make_probe):
+    """The replica has the key: the holder goes on, and the waiting one does not notice."""
+    one = make_probe(group.url, ttl_ms=8000, knows=group.master)
+    two = make_probe(group.url, ttl_ms=8000, knows=group.master)
+    one.want("comfyui")
+    one.news("held")
+    two.want("vidi")
+    two.news("foreign")
+    value = group.master("GET", KEY)
+    first = one.fence(1)
+    lib.eventually(lambda: group.replica("GET", KEY) == value, "it is replicated")
+    group.master.stop()
+    group.wait_for_failover()
+    lib.eventually(lambda: isinstance(one.fence(2), int), "fences from the new master", timeout=8)
+    assert one.fence(3) > first
+    assert group.replica("GET", KEY) == value
+    assert not one.said("news lost", since=2)
+    assert not two.said("news held")
+
+
+def test_a_failover_that_loses_the_key(group, make_probe):
+    """The replica never got the key: the holder puts it back; and when he is dead, it takes a time limit."""
+    ttl_ms = 5000
+    one = make_probe(group.url, ttl_ms=ttl_ms, knows=group.master)
+    two = make_probe(group.url, ttl_ms=ttl_ms, knows=group.master)
+    two.unwant()
+    lib.eventually(lambda: two.state()[0] == "free", "it is connected", timeout=4)
+    one.want("comfyui")
+    one.news("held")
+    value = group.master("GET", KEY)
+    group.replica("REPLICAOF", "NO", "ONE")  # as if all since then were lost
+    group.replica("DEL", KEY)
+    group.replica("REPLICAOF", "127.0.0.1", 1)
+    group.master.stop()
+    begin = time.monotonic()
+    two.want("vidi")
+    group.wait_for_failover()
+    lib.eventually(lambda: group.replica("GET", KEY) == value, "the holder puts its key back", timeout=4)
+    one.fence(1)
+    assert isinstance(one.fence(2), int)
+    assert not one.said("news lost", since=2) and not two.said("news held")
+    one.kill()
+    taken = two.news("held", timeout=14)
+    assert taken.at - begin > ttl_ms / 1000
+    assert two.fence(3) > int(one.said("fence")[-1].words[2])
+
+
+def test_a_failover_by_hand_with_passwords(make_redis, make_probe):
+    """Everything is alive: the news comes from the Sentinel, and nothing is lost."""
+    group = Group(make_redis, password="hush")
+    probe = make_probe(group.url, ttl_ms=8000, knows=group.master)
+    probe.want("comfyui")
+    probe.news("held")
+    first, value = probe.fence(1), group.master("GET", KEY)
+    lib.eventually(lambda: group.replica("GET", KEY) == value, "it is replicated")
+    group.sentinels[0]("SENTINEL", "FAILOVER", "mymaster")
+    group.wait_for_failover()
+    lib.eventually(lambda: isinstance(probe.fence(2), int), "fences from the new master", timeout=8)
+    lib.eventually(lambda: group.replica("PTTL", KEY) > 5500, "it is renewed there", timeout=8)
+    assert probe.fence(3) > first and not probe.said("news", since=2)
+    assert "hush" not in probe.log() + str(probe.lines)
+
+
+def test_the_master_hangs(group, make_probe):
+    """The lock is lost in time, and got again from the new master."""
+    probe = make_probe(group.url, ttl_ms=1500, knows=group.master)
+    probe.want()
+    probe.news("held")
+    first = probe.fence(1)
+    group.master.hang()
+    lost = probe.news("lost", since=2, timeout=3)
+    held = probe.news("held", since=probe.lines.index(lost), timeout=12)
+    assert held.at - lost.at < 12 and probe.fence(2) > first
+    group.wait_for_failover()
+
+
+def test_sentinels_that_are_gone_or_know_nothing(group, make_probe):
+    """One is enough; and what they do not know they say."""
+    group.sentinels[0].hang()
+    probe = make_probe(group.url, ttl_ms=1500, knows=group.master)
+    probe.want()
+    probe.news("held", timeout=4)
+    other = make_probe(group.url.replace("mymaster", "nobody"), ttl_ms=1500)
+    other.unwant()
+    other.want()
+    lib.eventually(lambda: "sentinel monitor" in str(other.lines[-1:]), "it names the remedy", timeout=8)
+    group.sentinels[0].resume()
+
+
+def test_the_first_contact_waits(group, make_probe):
+    """Nobody can tell whether there was a failover a moment ago."""
+    probe = make_probe(group.url, ttl_ms=1000)
+    begin = time.monotonic()
+    probe.want()
+    assert "Sentinel" in probe.news("unavailable").text
+    assert probe.news("held").at - begin > 0.95
