@@ -121,10 +121,11 @@ uint64_t ledger_lasting_foreign(const struct engine *engine, size_t gpu, const s
 	return missing < account->foreign_mib - before ? account->foreign_mib - missing : before;
 }
 
+/* What is noted too low only counts as on its way back for a while; what is too high makes requests fail. */
 static void note_baseline(struct engine *engine, size_t gpu)
 {
 	struct gpu_account account;
-	if (is_in_motion(engine, gpu))
+	if (is_in_motion(engine, gpu) || !ledger_is_settled(engine))
 		return;
 	ledger_account(engine, gpu, &account);
 	if (account.mode == ACCOUNTING_PROCESS)
@@ -270,17 +271,23 @@ static void take_reading(struct engine *engine, size_t gpu, const struct gpu_fac
 		take_measurements(engine, gpu, facts, taken_ms);
 }
 
+static void lower(uint64_t *mib, uint64_t by)
+{
+	*mib = *mib > by ? *mib - by : 0;
+}
+
 void ledger_adopt_service(struct engine *engine, const struct service *service)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		struct gpu_account account;
 		uint64_t held = ledger_commitment(engine, service, gpu);
-		uint64_t *baseline = &engine->cards[gpu].baseline_used_mib;
-		*baseline = *baseline > held ? *baseline - held : 0;
+		struct card *card = &engine->cards[gpu];
+		lower(&card->baseline_used_mib, held);
+		lower(&card->baseline_foreign_mib, held);
 		ledger_account(engine, gpu, &account);
-		if (account.mode == ACCOUNTING_TOTAL)
-			*baseline =
-				account.foreign_mib; /* the rest was there before anybody of ours that is yet to come */
+		if (account.mode ==
+			ACCOUNTING_TOTAL) /* the rest was there before anybody of ours that is yet to come */
+			card->baseline_used_mib = account.foreign_mib;
 	}
 }
 

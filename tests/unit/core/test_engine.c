@@ -595,6 +595,48 @@ static void test_unreclaimed_becomes_foreign(void **state)
 	assert_int_equal(starts(rig), 0);
 }
 
+static void found_stopping(struct rig *rig, size_t service)
+{
+	struct event event = { .kind = EVENT_FOUND, .service = service };
+
+	event.found.alive = true;
+	event.found.stopping = true;
+	event.found.pid = 77;
+	rig_handle(rig, &event);
+}
+
+/*
+ * A reading from before it was known who runs shows everybody's memory as nobody's. That is not what was foreign
+ * before a service ended, or nobody would wait for its memory to come back.
+ */
+static void test_adopted_memory_was_not_foreign(void **state)
+{
+	RIG rig = rig_new(1, CARD);
+	size_t mill = rig_service(rig, "mill", 17000, 60), saw = rig_service(rig, "saw", 2000, 50);
+	const struct lease_terms room = { .room_mib = 8000, .ttl_ms = 60000, .owner = "", .request_id = "" };
+	uint64_t ticket;
+
+	(void)state;
+	rig_create(rig);
+	rig_tick(rig, 0);
+	rig->measured_mib[0][mill] = 17000;
+	rig->measured_mib[0][saw] = 2000;
+	rig_read(rig);
+	rig_found(rig, saw, true, true);
+	found_stopping(rig, mill);
+	assert_int_equal(rig_count(rig, EFFECT_STOP, mill), 1);
+	rig_read(rig);
+	assert_int_equal(rig_account(rig, 0)->foreign_mib, 0);
+	rig_gone(rig, mill, "exit status 0");
+	assert_int_equal(rig_account(rig, 0)->unreclaimed_mib, 17000);
+	assert_int_equal(rig_account(rig, 0)->foreign_mib, 0);
+	ticket = rig_submit_lease(rig, &room, WAIT_DEFAULT_MS);
+	assert_int_equal(rig_outcome(rig, ticket), -1);
+	rig->measured_mib[0][mill] = 0;
+	rig_read(rig);
+	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
+}
+
 /* A stranger took the room between the plan and the start: the start does not happen. */
 static void test_stranger_in_between(void **state)
 {
@@ -1004,6 +1046,7 @@ int main(void)
 		cmocka_unit_test(test_stop_refused),
 		cmocka_unit_test(test_waits_for_memory),
 		cmocka_unit_test(test_unreclaimed_becomes_foreign),
+		cmocka_unit_test(test_adopted_memory_was_not_foreign),
 		cmocka_unit_test(test_stranger_in_between),
 		cmocka_unit_test(test_unhealthy_after_retries),
 		cmocka_unit_test(test_crash_is_noticed),
