@@ -121,8 +121,7 @@ def gpu_engine(tmp_path_factory):
     hook = folder / "nvidia-container-runtime-hook"
     hook.write_text("#!/bin/sh\nexit 0\n")
     hook.chmod(0o755)
-    shard = int(os.environ.get("GPUMGR_TEST_SHARD", "0"))
-    subnet = f"10.213.{shard % 8 * 16 + os.getpid() % 16}"
+    subnet = f"10.213.{lib.own_number()}"
     engine = DockerEngine(arguments=[f"--host-gateway-ip={subnet}.1"], path=[folder])
     engine.subnet = subnet
     try:

@@ -79,9 +79,9 @@ def test_who_does_not_come_back_loses_its_lease(workshop):
         assert granted["fence"] > grant["fence"]
         seen = events.until(lambda e: e["event"] == "lease" and e["data"]["data"]["state"] == "ended")
         assert seen[-1]["data"]["data"]["reason"] == "abandoned"
-        workshop.post(f"/gpu/leases/{grant['id']}/attach", body={"secret": grant["secret"]}).problem(
-            404, "unknown_lease"
-        )
+        with client.come_back(workshop, grant) as too_late:
+            assert too_late.until_end() == []  # a refusal is told at once, though the connection stays open
+            assert (too_late.status, too_late.problem()["code"]) == (404, "unknown_lease")
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])

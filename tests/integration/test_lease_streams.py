@@ -147,7 +147,7 @@ class Network:
         self.inside = ["nsenter", f"--net=/proc/{self.keeper.pid}/ns/net"]
         name = f"gm{os.getpid() % 100000}"
         self.outer, inner = f"{name}a", f"{name}b"
-        subnet = f"10.{201 + os.getpid() % 40}.{os.getpid() // 40 % 250}"
+        subnet = f"10.214.{lib.own_number()}"
         self.address = f"{subnet}.1"
         here = os.stat("/proc/self/ns/net").st_ino
         eventually(lambda: os.stat(f"/proc/{self.keeper.pid}/ns/net").st_ino != here, "the other host is there")

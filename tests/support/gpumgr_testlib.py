@@ -6,6 +6,7 @@ its own: those carry the test's folder in their environment.
 """
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -37,7 +38,7 @@ CARD_MIB = 24576
 RESERVE_MIB = 1024
 MARK = "GPUMGR_TEST_ROOT"
 
-# Statuses of `gpumgr`, as PRODUCT documents them.
+# Exit statuses of `gpumgr`, as gpumgr(1) has them.
 DONE, FAILED, USAGE, NO_DAEMON, NO_FIT, TIMED_OUT = range(6)
 
 
@@ -54,19 +55,30 @@ def free_port():
     raise RuntimeError("no free port")
 
 
+PORTS = range(10240, 32240)  # below the kernel's ephemeral range: no outgoing connection takes one before its service
+PORTS_OF_ONE = 2000
+
+
+@functools.cache
+def own_number():
+    """A number from 0 to 10 that no other process of tests on this host has while this one lives."""
+    for number in range(len(PORTS) // PORTS_OF_ONE):
+        keeper = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            keeper.bind(f"\0gpumgr-tests-{number}")  # gone with the process, however it ends
+            _keepers.append(keeper)
+            return number
+        keeper.close()
+    raise RuntimeError("too many processes of tests run on this host")
+
+
 def _port_numbers():
-    # Below the kernel's ephemeral range, so that no outgoing connection takes one between here and the service.
-    low, high = 10240, 32000
-    shard = int(os.environ.get("GPUMGR_TEST_SHARD", "0"))
-    width = 2000
-    base = low + (shard % 10) * width
-    offset = os.getpid() * 7 % width
+    base = PORTS.start + own_number() * PORTS_OF_ONE
     while True:
-        port = base + offset
-        offset = (offset + 1) % width
-        yield min(port, high)
+        yield from range(base, base + PORTS_OF_ONE)
 
 
+_keepers = []
 _ports = _port_numbers()
 
 

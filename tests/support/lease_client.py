@@ -47,9 +47,14 @@ def exchange(connection, method, target, body=None):
     connection.sendall(request_bytes(method, target, body))
     data = receive_until(connection, b"", lambda data: b"\r\n\r\n" in data)
     head, _, text = data.partition(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    length = length_of(head)
     text = receive_until(connection, text, lambda text: len(text) >= length)
     return int(head.split()[1]), json.loads(text)
+
+
+def length_of(head):
+    """How long the body of an answer with this head is, in bytes."""
+    return next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
 
 
 def receive_until(connection, data, is_enough):
@@ -62,7 +67,7 @@ def receive_until(connection, data, is_enough):
 
 
 class Stream:
-    """The connection of an attached lease, or of somebody who waits for one."""
+    """The connection of an attached lease, or of somebody who waits for one. A refusal ends it, too."""
 
     def __init__(self, address, body, target="/gpu/leases", receive_bytes=None):
         self.socket = connect(address, receive_bytes)
@@ -83,6 +88,8 @@ class Stream:
             return False
         self.status = int(head.split()[1])
         self.chunked = b"transfer-encoding: chunked" in head.lower()
+        if not self.chunked:
+            self.length = length_of(head)
         self.raw = rest
         return True
 
@@ -111,6 +118,7 @@ class Stream:
             return
         if not self.chunked:
             self.text, self.raw = self.text + self.raw, b""
+            self.ended = self.ended or len(self.text) >= self.length  # the connection may stay open
             return
         while self.take_chunk():
             pass
