@@ -41,6 +41,12 @@ struct rig *rig_free(struct rig *rig)
 	return NULL;
 }
 
+void rig_cleanup(struct rig **rig)
+{
+	if (*rig != NULL)
+		rig_free(*rig);
+}
+
 size_t rig_service(struct rig *rig, const char *name, uint32_t mib, int priority)
 {
 	size_t index = rig->config.n_services++;
@@ -213,6 +219,25 @@ uint64_t rig_submit_force(struct rig *rig, enum request_kind kind, size_t target
 		(struct request_spec){ .kind = kind, .target = target, .force = true, .wait_ms = WAIT_DEFAULT_MS });
 }
 
+struct lease_terms rig_terms(const size_t *services, size_t n, enum lease_mode mode)
+{
+	return (struct lease_terms){ .mode = mode,
+		.n_services = n,
+		.services = services,
+		.phase = LEASE_NO_PHASE,
+		.ttl_ms = 10000,
+		.owner = "test",
+		.request_id = "" };
+}
+
+struct lease_terms rig_room(uint32_t mib)
+{
+	struct lease_terms terms = rig_terms(NULL, 0, LEASE_EXCLUSIVE);
+
+	terms.room_mib = mib;
+	return terms;
+}
+
 uint64_t rig_submit_lease(struct rig *rig, const struct lease_terms *terms, int64_t wait_ms)
 {
 	return submit(rig, (struct request_spec){ .kind = REQUEST_LEASE, .lease = terms, .wait_ms = wait_ms });
@@ -363,6 +388,19 @@ size_t rig_notices(const struct rig *rig, const char *type, const char *part)
 	return n;
 }
 
+size_t rig_n_leases(struct rig *rig)
+{
+	return engine_status(rig->engine, rig->now)->n_leases;
+}
+
+const struct lease *rig_lease_at(struct rig *rig, size_t index)
+{
+	const struct status *status = engine_status(rig->engine, rig->now);
+
+	assert_true(index < status->n_leases);
+	return status->leases[index];
+}
+
 size_t rig_news(const struct rig *rig, uint64_t fence, enum lease_news news)
 {
 	size_t n = 0;
@@ -416,6 +454,13 @@ uint64_t rig_transition(const struct rig *rig, uint64_t ticket)
 			return effect->answer.id;
 	}
 	return 0;
+}
+
+const char *rig_detail(const struct rig *rig, uint64_t ticket)
+{
+	const struct transition *transition = engine_transition(rig->engine, rig_transition(rig, ticket));
+
+	return transition != NULL ? transition->detail : "";
 }
 
 const struct service_status *rig_status(struct rig *rig, size_t service)

@@ -4,11 +4,15 @@
  */
 #pragma once
 
+#include "base/cleanup.h"
 #include "core/engine.h"
 
 #define RIG_SERVICES 6
 #define RIG_GPUS 4
 #define RIG_EFFECTS 4096
+
+#define CARD 24576 /* MiB, of a GPU as most tests want it */
+#define WAIT 60000 /* ms, of a request that is to wait */
 
 struct rig_effect {
 	struct effect effect;
@@ -44,6 +48,8 @@ struct rig {
 /* A rig with `n` GPUs of `mib` each, 1024 MiB of them reserved; then add services and phases; then rig_start(). */
 struct rig *rig_new(size_t n_gpus, uint32_t mib);
 struct rig *rig_free(struct rig *rig);
+void rig_cleanup(struct rig **rig);
+#define RIG CLEANUP(rig_cleanup) struct rig *
 size_t rig_service(struct rig *rig, const char *name, uint32_t mib, int priority);
 /* `services` ends with SIZE_MAX. */
 size_t rig_phase(struct rig *rig, int number, const size_t *services);
@@ -58,6 +64,9 @@ void rig_wait(struct rig *rig, uint64_t ms);
 void rig_read(struct rig *rig);
 uint64_t rig_submit(struct rig *rig, enum request_kind kind, size_t target, int64_t wait_ms);
 uint64_t rig_submit_force(struct rig *rig, enum request_kind kind, size_t target);
+/* A lease of 10 s on `n` services, or of room. */
+struct lease_terms rig_terms(const size_t *services, size_t n, enum lease_mode mode);
+struct lease_terms rig_room(uint32_t mib);
 uint64_t rig_submit_lease(struct rig *rig, const struct lease_terms *terms, int64_t wait_ms);
 void rig_release(struct rig *rig, uint64_t fence);
 void rig_renew(struct rig *rig, uint64_t fence, uint64_t ttl_ms);
@@ -84,6 +93,8 @@ void rig_forget(struct rig *rig);
 size_t rig_count(const struct rig *rig, enum effect_kind kind, size_t service);
 const struct rig_effect *rig_last(const struct rig *rig, enum effect_kind kind, size_t service);
 size_t rig_notices(const struct rig *rig, const char *type, const char *part);
+size_t rig_n_leases(struct rig *rig);
+const struct lease *rig_lease_at(struct rig *rig, size_t index);
 /* News of a lease, and how it ended; -1: it did not. */
 size_t rig_news(const struct rig *rig, uint64_t fence, enum lease_news news);
 int rig_end(const struct rig *rig, uint64_t fence);
@@ -92,5 +103,6 @@ bool rig_granted_before_reply(const struct rig *rig, uint64_t ticket);
 /* -1: not answered yet. */
 int rig_outcome(const struct rig *rig, uint64_t ticket);
 uint64_t rig_transition(const struct rig *rig, uint64_t ticket);
+const char *rig_detail(const struct rig *rig, uint64_t ticket);
 const struct service_status *rig_status(struct rig *rig, size_t service);
 const struct gpu_account *rig_account(struct rig *rig, size_t gpu);

@@ -8,18 +8,7 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
-
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
 
 /* The site that the reference came from. */
 struct site {
@@ -613,7 +602,7 @@ static void test_adopted_memory_was_not_foreign(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t mill = rig_service(rig, "mill", 17000, 60), saw = rig_service(rig, "saw", 2000, 50);
-	const struct lease_terms room = { .room_mib = 8000, .ttl_ms = 60000, .owner = "", .request_id = "" };
+	const struct lease_terms room = rig_room(8000);
 	uint64_t ticket;
 
 	(void)state;

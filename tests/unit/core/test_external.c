@@ -6,18 +6,7 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
-
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
 
 static void look(struct rig *rig, size_t service)
 {

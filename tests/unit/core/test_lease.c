@@ -8,52 +8,12 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
-
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
-#define WAIT 60000
-
-static struct lease_terms one(const size_t *service, enum lease_mode mode)
-{
-	return (struct lease_terms){ .mode = mode,
-		.n_services = 1,
-		.services = service,
-		.phase = LEASE_NO_PHASE,
-		.ttl_ms = 10000,
-		.owner = "test",
-		.request_id = "" };
-}
-
-static uint64_t ask(struct rig *rig, const struct lease_terms *terms, int64_t wait_ms)
-{
-	return rig_submit_lease(rig, terms, wait_ms);
-}
 
 static uint64_t ask_for(struct rig *rig, size_t service, enum lease_mode mode)
 {
-	struct lease_terms terms = one(&service, mode);
-	return ask(rig, &terms, WAIT);
-}
-
-static const struct lease *lease_at(struct rig *rig, size_t index)
-{
-	const struct status *status = engine_status(rig->engine, rig->now);
-	assert_true(index < status->n_leases);
-	return status->leases[index];
-}
-
-static size_t n_leases(struct rig *rig)
-{
-	return engine_status(rig->engine, rig->now)->n_leases;
+	struct lease_terms terms = rig_terms(&service, 1, mode);
+	return rig_submit_lease(rig, &terms, WAIT);
 }
 
 static void test_cold_lease_starts_its_service(void **state)
@@ -68,11 +28,11 @@ static void test_cold_lease_starts_its_service(void **state)
 	assert_int_equal(rig_outcome(rig, ticket), -1);
 	rig_up(rig, a);
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_BUSY);
 	assert_true(rig_granted_before_reply(rig, ticket));
-	rig_release(rig, lease_at(rig, 0)->fence);
-	assert_int_equal(n_leases(rig), 0);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_READY);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
 }
@@ -89,14 +49,14 @@ static void test_exclusive_excludes_and_hands_over(void **state)
 	uint64_t third = ask_for(rig, a, LEASE_EXCLUSIVE);
 	assert_int_equal(rig_outcome(rig, first), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, second), -1);
-	uint64_t fence = lease_at(rig, 0)->fence;
-	assert_true(lease_at(rig, 0)->is_wanted);
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
+	assert_true(rig_lease_at(rig, 0)->is_wanted);
 	assert_int_equal(rig_news(rig, fence, LEASE_NEWS_WANTED), 1);
 	rig_release(rig, fence);
 	assert_int_equal(rig_outcome(rig, second), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, third), -1);
-	assert_true(lease_at(rig, 0)->fence > fence);
-	rig_release(rig, lease_at(rig, 0)->fence);
+	assert_true(rig_lease_at(rig, 0)->fence > fence);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
 	assert_int_equal(rig_outcome(rig, third), OUTCOME_DONE);
 }
 
@@ -114,7 +74,7 @@ static void test_shared_up_to_max(void **state)
 		tickets[i] = ask_for(rig, a, LEASE_SHARED);
 	assert_int_equal(rig_outcome(rig, tickets[1]), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, tickets[2]), -1);
-	rig_release(rig, lease_at(rig, 1)->fence);
+	rig_release(rig, rig_lease_at(rig, 1)->fence);
 	assert_int_equal(rig_outcome(rig, tickets[2]), OUTCOME_DONE);
 }
 
@@ -133,7 +93,7 @@ static void test_shared_does_not_pass_waiting_exclusive(void **state)
 	uint64_t beside = ask_for(rig, b, LEASE_EXCLUSIVE);
 	assert_int_equal(rig_outcome(rig, late), -1);
 	assert_int_equal(rig_outcome(rig, beside), OUTCOME_DONE); /* it delays nobody */
-	rig_release(rig, lease_at(rig, 0)->fence);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
 	assert_int_equal(rig_outcome(rig, exclusive), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, late), -1);
 }
@@ -157,7 +117,7 @@ static void test_gpu_mode_is_the_mutex_of_the_card(void **state)
 	assert_int_equal(rig_outcome(rig, beside), -1);
 	assert_int_equal(rig_outcome(rig, elsewhere), OUTCOME_DONE);
 	assert_int_equal(rig_status(rig, b)->state, SERVICE_READY); /* residents stay */
-	rig_release(rig, lease_at(rig, 0)->fence);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
 	assert_int_equal(rig_outcome(rig, beside), OUTCOME_DONE);
 }
 
@@ -176,8 +136,8 @@ static void test_phase_waits_for_lease(void **state)
 	uint64_t ticket = rig_submit(rig, REQUEST_PHASE, phase, WAIT);
 	uint64_t late = ask_for(rig, a, LEASE_SHARED);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
-	uint64_t fence = lease_at(rig, 0)->fence;
-	assert_string_equal(lease_at(rig, 0)->wanted_by, "phase 4");
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
+	assert_string_equal(rig_lease_at(rig, 0)->wanted_by, "phase 4");
 	rig_wait(rig, 9000);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
 	rig_release(rig, fence);
@@ -193,18 +153,18 @@ static void test_parked_until_it_yields(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t high = rig_service(rig, "high", 20000, 90), low = rig_service(rig, "low", 8000, 10);
-	struct lease_terms terms = one(&low, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(&low, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig_start(rig);
 	rig_run(rig, high);
 	ask_for(rig, high, LEASE_EXCLUSIVE);
-	uint64_t ticket = ask(rig, &terms, 300000);
+	uint64_t ticket = rig_submit_lease(rig, &terms, 300000);
 	const struct transition *record = engine_transition(rig->engine, rig_transition(rig, ticket));
 	assert_int_equal(record->state, TRANSITION_PARKED);
 	assert_non_null(strstr(record->detail, "high, which is in use"));
 	assert_int_equal(record->blockers[0].reason, BLOCKED_BY_USE);
-	rig_release(rig, lease_at(rig, 0)->fence);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
 	assert_int_equal(rig_outcome(rig, ticket), -1);
 	for (int i = 0; i < 11; i++)
 		rig_health(rig, high, true);
@@ -222,19 +182,19 @@ static void test_preempt_after(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 10), big = rig_service(rig, "big", 20000, 90);
-	struct lease_terms terms = one(&a, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(&a, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig->services[a].preempt_after_ms = 3000;
 	rig_start(rig);
 	rig_run(rig, a);
 	terms.attached = true;
-	ask(rig, &terms, WAIT);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	rig_submit_lease(rig, &terms, WAIT);
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_forget(rig);
 	rig_submit(rig, REQUEST_START, big, WAIT);
 	assert_int_equal(rig_news(rig, fence, LEASE_NEWS_WANTED), 1);
-	assert_int_equal(lease_at(rig, 0)->breaks_ms, rig->now + 3000);
+	assert_int_equal(rig_lease_at(rig, 0)->breaks_ms, rig->now + 3000);
 	rig_wait(rig, 2900);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
 	rig_wait(rig, 200);
@@ -250,20 +210,20 @@ static void test_preempt_after_is_for_the_entitled(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 50);
-	struct lease_terms terms = one(&a, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(&a, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig->services[a].preempt_after_ms = 1000;
 	rig_start(rig);
 	rig_run(rig, a);
 	terms.attached = true;
-	ask(rig, &terms, WAIT);
-	uint64_t equal = ask(rig, &terms, WAIT);
+	rig_submit_lease(rig, &terms, WAIT);
+	uint64_t equal = rig_submit_lease(rig, &terms, WAIT);
 	rig_wait(rig, 5000);
 	assert_int_equal(rig_outcome(rig, equal), -1);
 	terms.has_priority = true;
 	terms.priority = 51;
-	uint64_t higher = ask(rig, &terms, WAIT);
+	uint64_t higher = rig_submit_lease(rig, &terms, WAIT);
 	rig_wait(rig, 1100);
 	assert_int_equal(rig_outcome(rig, higher), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, equal), -1);
@@ -278,16 +238,16 @@ static void test_time_runs_out_unless_renewed(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_wait(rig, 9000);
 	rig_renew(rig, fence, 0);
 	rig_wait(rig, 9000);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	rig_renew(rig, fence, 2000);
 	rig_wait(rig, 1900);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	rig_wait(rig, 200);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(rig_end(rig, fence), LEASE_EXPIRED);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_READY);
 }
@@ -301,10 +261,10 @@ static void test_crash_keeps_the_reservation(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_down(rig, a);
 	assert_int_equal(rig_news(rig, fence, LEASE_NEWS_SERVICE_FAILED), 1);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 16000);
 	uint64_t other = rig_submit(rig, REQUEST_START, b, WAIT);
 	assert_int_equal(rig_outcome(rig, other), -1);
@@ -315,7 +275,7 @@ static void test_crash_keeps_the_reservation(void **state)
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
 	rig_release(rig, fence);
 	rig_wait(rig, 100);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 }
 
 static void test_crashed_service_starts_again_for_its_holder(void **state)
@@ -347,7 +307,7 @@ static void test_release_of_a_crashed_service(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_down(rig, a);
 	rig_release(rig, fence);
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 0);
@@ -363,7 +323,7 @@ static void test_forced_stop_breaks_leases(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	uint64_t gentle = rig_submit(rig, REQUEST_STOP, a, WAIT);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
 	rig_submit_force(rig, REQUEST_STOP, a);
@@ -386,7 +346,7 @@ static void test_unlock_breaks_all(void **state)
 	ask_for(rig, a, LEASE_EXCLUSIVE);
 	ask_for(rig, b, LEASE_SHARED);
 	rig_handle(rig, &event);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_READY);
 }
 
@@ -395,20 +355,19 @@ static void test_several_services_all_or_nothing(void **state)
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 50), b = rig_service(rig, "b", 8000, 50);
 	size_t both[] = { a, b };
-	struct lease_terms terms = one(both, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(both, 2, LEASE_EXCLUSIVE);
 
 	(void)state;
-	terms.n_services = 2;
 	rig_start(rig);
 	rig_run(rig, a);
-	uint64_t ticket = ask(rig, &terms, WAIT);
+	uint64_t ticket = rig_submit_lease(rig, &terms, WAIT);
 	/* `a` is well and `b` boots: both are claimed already. */
 	uint64_t other = ask_for(rig, a, LEASE_SHARED);
 	assert_int_equal(rig_outcome(rig, other), -1);
 	rig_up(rig, b);
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, other), -1);
-	assert_int_equal(lease_at(rig, 0)->n_services, 2);
+	assert_int_equal(rig_lease_at(rig, 0)->n_services, 2);
 }
 
 static void test_failed_start_leaves_no_claim(void **state)
@@ -416,13 +375,12 @@ static void test_failed_start_leaves_no_claim(void **state)
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 50), b = rig_service(rig, "b", 8000, 50);
 	size_t both[] = { a, b };
-	struct lease_terms terms = one(both, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(both, 2, LEASE_EXCLUSIVE);
 
 	(void)state;
-	terms.n_services = 2;
 	rig_start(rig);
 	rig_run(rig, a);
-	uint64_t ticket = ask(rig, &terms, WAIT), other = ask_for(rig, a, LEASE_EXCLUSIVE);
+	uint64_t ticket = rig_submit_lease(rig, &terms, WAIT), other = ask_for(rig, a, LEASE_EXCLUSIVE);
 	rig_start_failed(rig, b, "exit status 1");
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_START_FAILED);
 	assert_int_equal(rig_outcome(rig, other), OUTCOME_DONE);
@@ -432,15 +390,13 @@ static void test_room(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 16000, 10);
-	struct lease_terms terms = one(NULL, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_room(10000);
 
 	(void)state;
-	terms.n_services = 0;
-	terms.room_mib = 10000;
 	rig_start(rig);
 	rig_run(rig, a);
 	rig_forget(rig);
-	uint64_t ticket = ask(rig, &terms, WAIT);
+	uint64_t ticket = rig_submit_lease(rig, &terms, WAIT);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 1); /* priority 10 is below that of leased room */
 	rig_down(rig, a);
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
@@ -452,7 +408,7 @@ static void test_room(void **state)
 	rig->foreign_mib[0] = 10500;
 	rig_read(rig);
 	assert_int_equal(rig_account(rig, 0)->foreign_mib, 500);
-	rig_release(rig, lease_at(rig, 0)->fence);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
 	assert_int_equal(rig_account(rig, 0)->foreign_mib, 10500);
 }
 
@@ -472,16 +428,14 @@ static void test_room_of_before_a_restart(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 14000, 50);
-	struct lease_terms terms = one(NULL, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_room(8000);
 
 	(void)state;
-	terms.n_services = 0;
-	terms.room_mib = 8000;
 	rig_start(rig);
 	rig->foreign_mib[0] = 2000;
 	rig_read(rig);
-	ask(rig, &terms, WAIT);
-	struct lease kept = *lease_at(rig, 0);
+	rig_submit_lease(rig, &terms, WAIT);
+	struct lease kept = *rig_lease_at(rig, 0);
 	assert_int_equal(kept.room_base_mib, 2000);
 	rig->engine = engine_destroy(rig->engine);
 	rig_create(rig);
@@ -511,11 +465,11 @@ static void test_room_of_which_nobody_knows_what_was_before(void **state)
 	rig->foreign_mib[0] = 2000;
 	rig->measured_mib[0][a] = 4000;
 	rig_read(rig);
-	assert_int_equal(lease_at(rig, 0)->room_base_mib, GPU_MIB_UNKNOWN); /* some of it may be a's */
+	assert_int_equal(rig_lease_at(rig, 0)->room_base_mib, GPU_MIB_UNKNOWN); /* some of it may be a's */
 	rig_found(rig, a, true, true);
 	rig_tick(rig, 10);
 	rig_read(rig);
-	assert_int_equal(lease_at(rig, 0)->room_base_mib, 2000);
+	assert_int_equal(rig_lease_at(rig, 0)->room_base_mib, 2000);
 	assert_int_equal(rig_news(rig, 7, LEASE_NEWS_MOVED), 1); /* the next gpumgrd is to know it */
 	assert_int_equal(rig_account(rig, 0)->foreign_mib, 2000);
 	rig->foreign_mib[0] = 9000;
@@ -527,19 +481,17 @@ static void test_room_of_which_nobody_knows_what_was_before(void **state)
 static void test_room_that_is_leased_blindly(void **state)
 {
 	RIG rig = rig_new(1, CARD);
-	struct lease_terms terms = one(NULL, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_room(8000);
 
 	(void)state;
-	terms.n_services = 0;
-	terms.room_mib = 8000;
 	rig_start(rig);
 	rig_wait(rig, 11000);
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms, WAIT)), OUTCOME_DONE);
-	assert_int_equal(lease_at(rig, 0)->room_base_mib, GPU_MIB_UNKNOWN);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms, WAIT)), OUTCOME_DONE);
+	assert_int_equal(rig_lease_at(rig, 0)->room_base_mib, GPU_MIB_UNKNOWN);
 	rig->foreign_mib[0] = 2000;
 	rig_read(rig);
 	assert_int_equal(rig_account(rig, 0)->foreign_mib, 2000);
-	assert_int_equal(lease_at(rig, 0)->room_base_mib, 2000);
+	assert_int_equal(rig_lease_at(rig, 0)->room_base_mib, 2000);
 }
 
 /* What rooms take is not there for anybody else, and ends like any lease. */
@@ -547,17 +499,15 @@ static void test_rooms_are_waited_for(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t low = rig_service(rig, "low", 4000, 10), big = rig_service(rig, "big", 16000, 90);
-	struct lease_terms terms = one(NULL, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_room(12000);
 
 	(void)state;
-	terms.n_services = 0;
-	terms.room_mib = 12000;
 	rig_start(rig);
 	rig_run(rig, low);
-	ask(rig, &terms, WAIT);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	rig_submit_lease(rig, &terms, WAIT);
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_forget(rig);
-	uint64_t start = rig_submit(rig, REQUEST_START, big, WAIT), second = ask(rig, &terms, WAIT);
+	uint64_t start = rig_submit(rig, REQUEST_START, big, WAIT), second = rig_submit_lease(rig, &terms, WAIT);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, low), 0); /* it would not help */
 	assert_int_equal(rig_outcome(rig, start), -1);
 	assert_int_equal(rig_outcome(rig, second), -1);
@@ -575,19 +525,17 @@ static void test_room_with_totals_only(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 4000, 50);
-	struct lease_terms terms = one(NULL, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_room(3000);
 
 	(void)state;
-	terms.n_services = 0;
-	terms.room_mib = 3000;
 	rig->totals_only = true;
 	rig_start(rig);
 	rig_run(rig, a);
 	rig->foreign_mib[0] = 2000;
 	rig_read(rig);
 	assert_int_equal(rig_account(rig, 0)->foreign_mib, 2000);
-	ask(rig, &terms, WAIT);
-	assert_int_equal(n_leases(rig), 1);
+	rig_submit_lease(rig, &terms, WAIT);
+	assert_int_equal(rig_n_leases(rig), 1);
 	assert_int_equal(rig_account(rig, 0)->foreign_mib, 2000);
 	rig->foreign_mib[0] = 5000; /* its process fills it */
 	rig_read(rig);
@@ -612,17 +560,15 @@ static void test_own_room_would_deadlock(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t big = rig_service(rig, "big", 16000, 90);
-	struct lease_terms terms = one(NULL, LEASE_EXCLUSIVE), more = one(&big, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_room(12000), more = rig_terms(&big, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
-	terms.n_services = 0;
-	terms.room_mib = 12000;
 	rig_start(rig);
-	ask(rig, &terms, WAIT);
-	uint64_t held[] = { lease_at(rig, 0)->fence };
+	rig_submit_lease(rig, &terms, WAIT);
+	uint64_t held[] = { rig_lease_at(rig, 0)->fence };
 	more.n_holding = 1;
 	more.holding = held;
-	assert_int_equal(rig_outcome(rig, ask(rig, &more, WAIT)), OUTCOME_WOULD_DEADLOCK);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &more, WAIT)), OUTCOME_WOULD_DEADLOCK);
 }
 
 static void test_no_grace_is_broken_at_once(void **state)
@@ -635,7 +581,7 @@ static void test_no_grace_is_broken_at_once(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_submit(rig, REQUEST_START, big, WAIT);
 	assert_int_equal(rig_end(rig, fence), LEASE_BROKEN);
 	assert_int_equal(rig_news(rig, fence, LEASE_NEWS_WANTED), 1);
@@ -650,7 +596,7 @@ static void test_the_shortest_grace_counts(void **state)
 	size_t leased[] = { rig_service(rig, "a", 8000, 10), rig_service(rig, "b", 8000, 0) };
 	size_t c = rig_service(rig, "c", 12000, 50);
 	size_t phase = rig_phase(rig, 4, (size_t[]){ c, SIZE_MAX });
-	struct lease_terms both = one(leased, LEASE_EXCLUSIVE);
+	struct lease_terms both = rig_terms(leased, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	both.n_services = 2;
@@ -659,8 +605,8 @@ static void test_the_shortest_grace_counts(void **state)
 	rig_start(rig);
 	rig_run(rig, leased[0]);
 	rig_run(rig, leased[1]);
-	ask(rig, &both, WAIT);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	rig_submit_lease(rig, &both, WAIT);
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig_submit(rig, REQUEST_PHASE, phase, WAIT);
 	assert_int_equal(rig_end(rig, fence), LEASE_BROKEN);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, leased[0]), 1);
@@ -683,7 +629,7 @@ static void test_dying_leased_service_leaves_no_room(void **state)
 	rig_read(rig);
 	assert_int_equal(rig_outcome(rig, ticket), -1);
 	assert_int_equal(rig_count(rig, EFFECT_START, other), 0);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 }
 
 static void test_limits(void **state)
@@ -709,37 +655,37 @@ static void test_own_lease_would_deadlock(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 16000, 50), b = rig_service(rig, "b", 16000, 90);
-	struct lease_terms terms = one(&a, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(&a, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig_start(rig);
 	rig_run(rig, a);
-	ask(rig, &terms, WAIT);
-	uint64_t held[] = { lease_at(rig, 0)->fence };
+	rig_submit_lease(rig, &terms, WAIT);
+	uint64_t held[] = { rig_lease_at(rig, 0)->fence };
 	terms.n_holding = 1;
 	terms.holding = held;
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms, WAIT)), OUTCOME_WOULD_DEADLOCK);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms, WAIT)), OUTCOME_WOULD_DEADLOCK);
 	terms.services = &b; /* it would have to evict what its own client leases */
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms, WAIT)), OUTCOME_WOULD_DEADLOCK);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms, WAIT)), OUTCOME_WOULD_DEADLOCK);
 }
 
 static void test_circle_of_two_would_deadlock(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 50), b = rig_service(rig, "b", 8000, 50);
-	struct lease_terms left = one(&a, LEASE_EXCLUSIVE), right = one(&b, LEASE_EXCLUSIVE);
+	struct lease_terms left = rig_terms(&a, 1, LEASE_EXCLUSIVE), right = rig_terms(&b, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig_start(rig);
 	rig_run(rig, a);
 	rig_run(rig, b);
-	ask(rig, &left, WAIT);
-	ask(rig, &right, WAIT);
-	uint64_t has_a[] = { lease_at(rig, 0)->fence }, has_b[] = { lease_at(rig, 1)->fence };
+	rig_submit_lease(rig, &left, WAIT);
+	rig_submit_lease(rig, &right, WAIT);
+	uint64_t has_a[] = { rig_lease_at(rig, 0)->fence }, has_b[] = { rig_lease_at(rig, 1)->fence };
 	left.holding = has_b;
 	right.holding = has_a;
 	left.n_holding = right.n_holding = 1;
-	uint64_t first = ask(rig, &left, WAIT), second = ask(rig, &right, WAIT);
+	uint64_t first = rig_submit_lease(rig, &left, WAIT), second = rig_submit_lease(rig, &right, WAIT);
 	assert_int_equal(rig_outcome(rig, second), OUTCOME_WOULD_DEADLOCK);
 	assert_int_equal(rig_outcome(rig, first), -1);
 }
@@ -758,19 +704,19 @@ static void test_chain_is_no_circle(void **state)
 	rig_start(rig);
 	for (size_t i = 0; i < 3; i++) {
 		rig_run(rig, services[i]);
-		terms[i] = one(&services[i], LEASE_EXCLUSIVE);
-		ask(rig, &terms[i], WAIT);
-		held[i] = lease_at(rig, i)->fence;
+		terms[i] = rig_terms(&services[i], 1, LEASE_EXCLUSIVE);
+		rig_submit_lease(rig, &terms[i], WAIT);
+		held[i] = rig_lease_at(rig, i)->fence;
 	}
 	terms[1].n_holding = terms[2].n_holding = 1;
 	terms[1].holding = &held[0];
 	terms[2].holding = &held[1];
-	uint64_t first = ask(rig, &terms[1], WAIT), second = ask(rig, &terms[2], WAIT);
+	uint64_t first = rig_submit_lease(rig, &terms[1], WAIT), second = rig_submit_lease(rig, &terms[2], WAIT);
 	assert_int_equal(rig_outcome(rig, first), -1);
 	assert_int_equal(rig_outcome(rig, second), -1);
 	terms[0].n_holding = 1;
 	terms[0].holding = &held[2]; /* C asks for a: now it is one */
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms[0], WAIT)), OUTCOME_WOULD_DEADLOCK);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms[0], WAIT)), OUTCOME_WOULD_DEADLOCK);
 	rig_release(rig, held[2]);
 	assert_int_equal(rig_outcome(rig, second), OUTCOME_DONE);
 }
@@ -788,13 +734,13 @@ static void test_dying_leased_service_stays_where_it_stood(void **state)
 	ask_for(rig, b, LEASE_GPU);
 	ask_for(rig, a, LEASE_GPU);
 	rig_up(rig, a);
-	assert_int_equal(lease_at(rig, 1)->gpus, GPU_BIT(1));
+	assert_int_equal(rig_lease_at(rig, 1)->gpus, GPU_BIT(1));
 	rig_event(rig, EVENT_LEADER_ENDED, a, "exit status 1");
 	rig_submit(rig, REQUEST_START, a, WAIT);
 	rig_forget(rig);
 	rig_down(rig, a);
 	assert_int_equal(rig_last(rig, EFFECT_START, a)->effect.gpus, GPU_BIT(1));
-	assert_int_equal(lease_at(rig, 1)->gpus, GPU_BIT(1));
+	assert_int_equal(rig_lease_at(rig, 1)->gpus, GPU_BIT(1));
 }
 
 /* Nobody was promised the card that what dies leaves: once it starts elsewhere, that card is free for others. */
@@ -825,35 +771,35 @@ static void test_request_id(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 50), b = rig_service(rig, "b", 8000, 50);
-	struct lease_terms terms = one(&a, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(&a, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig_start(rig);
 	terms.request_id = "job-7";
-	uint64_t first = ask(rig, &terms, WAIT), again = ask(rig, &terms, WAIT);
+	uint64_t first = rig_submit_lease(rig, &terms, WAIT), again = rig_submit_lease(rig, &terms, WAIT);
 	assert_int_equal(rig_transition(rig, first), rig_transition(rig, again));
 	rig_up(rig, a);
 	assert_int_equal(rig_outcome(rig, first), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, again), OUTCOME_DONE);
-	assert_int_equal(n_leases(rig), 1);
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms, WAIT)), OUTCOME_DONE);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms, WAIT)), OUTCOME_DONE);
+	assert_int_equal(rig_n_leases(rig), 1);
 	terms.services = &b;
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms, WAIT)), OUTCOME_REQUEST_ID_REUSED);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms, WAIT)), OUTCOME_REQUEST_ID_REUSED);
 }
 
 static void test_waiter_goes_away_or_gives_up(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t a = rig_service(rig, "a", 8000, 50);
-	struct lease_terms terms = one(&a, LEASE_EXCLUSIVE);
+	struct lease_terms terms = rig_terms(&a, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	rig_start(rig);
 	rig_run(rig, a);
 	terms.attached = true;
-	ask(rig, &terms, WAIT);
-	uint64_t gone = ask(rig, &terms, WAIT), patient = ask(rig, &terms, 5000);
+	rig_submit_lease(rig, &terms, WAIT);
+	uint64_t gone = rig_submit_lease(rig, &terms, WAIT), patient = rig_submit_lease(rig, &terms, 5000);
 	rig_withdraw(rig, gone);
 	assert_int_equal(engine_status(rig->engine, rig->now)->n_queue, 1);
 	rig_wait(rig, 5001);
@@ -861,8 +807,8 @@ static void test_waiter_goes_away_or_gives_up(void **state)
 	const struct transition *record = engine_transition(rig->engine, rig_transition(rig, patient));
 	assert_int_equal(record->n_blockers, 1); /* who was in the way */
 	assert_int_equal(record->blockers[0].service, a);
-	assert_false(lease_at(rig, 0)->is_wanted);
-	assert_int_equal(rig_outcome(rig, ask(rig, &terms, 0)), OUTCOME_LEASE_TIMEOUT);
+	assert_false(rig_lease_at(rig, 0)->is_wanted);
+	assert_int_equal(rig_outcome(rig, rig_submit_lease(rig, &terms, 0)), OUTCOME_LEASE_TIMEOUT);
 }
 
 static void test_client_of_a_booting_lease_goes_away(void **state)
@@ -875,7 +821,7 @@ static void test_client_of_a_booting_lease_goes_away(void **state)
 	uint64_t ticket = ask_for(rig, a, LEASE_EXCLUSIVE);
 	rig_withdraw(rig, ticket);
 	rig_up(rig, a);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_READY);
 	assert_int_equal(rig_status(rig, a)->n_leases, 0);
 }
@@ -917,7 +863,7 @@ static void test_detach_and_restart(void **state)
 	rig_handle(rig, &event);
 	rig_wait(rig, 20000);
 	assert_int_equal(rig_outcome(rig, other), -1);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	event.kind = EVENT_DETACH;
 	rig_handle(rig, &event);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 1);
@@ -992,7 +938,7 @@ static void test_what_is_found_stands_where_its_lease_does(void **state)
 	learn_allowed(rig, b, 1);
 	rig_read(rig);
 	assert_int_equal(rig_status(rig, a)->gpus, 2);
-	assert_int_equal(lease_at(rig, 0)->gpus, 2);
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, 2);
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 0);
 }
 
@@ -1008,11 +954,11 @@ static void test_a_move_is_told(void **state)
 	rig_found(rig, a, true, true);
 	rig_read(rig);
 	assert_int_equal(rig_outcome(rig, ask_for(rig, a, LEASE_GPU)), OUTCOME_DONE);
-	assert_int_equal(lease_at(rig, 0)->gpus, 1);
-	uint64_t fence = lease_at(rig, 0)->fence;
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, 1);
+	uint64_t fence = rig_lease_at(rig, 0)->fence;
 	rig->measured_mib[1][a] = 8000;
 	rig_read(rig);
-	assert_int_equal(lease_at(rig, 0)->gpus, 3);
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, 3);
 	assert_int_equal(rig_news(rig, fence, LEASE_NEWS_MOVED), 1);
 	rig_read(rig);
 	assert_int_equal(rig_news(rig, fence, LEASE_NEWS_MOVED), 1);
@@ -1032,9 +978,9 @@ static void test_holder_does_not_come_back(void **state)
 	rig_read(rig);
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 16000);
 	rig_wait(rig, 9900);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	rig_wait(rig, 200);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(rig_end(rig, 7), LEASE_ABANDONED);
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 0);
 }
@@ -1058,7 +1004,7 @@ static void test_holder_hears_what_is_not_configured_any_more(void **state)
 	assert_int_equal(rig_news(rig, 7, LEASE_NEWS_SERVICES_GONE), 1);
 	rig_handle(rig, &event);
 	assert_int_equal(rig_news(rig, 7, LEASE_NEWS_SERVICES_GONE), 1);
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_BUSY);
 }
 
@@ -1152,7 +1098,7 @@ static void test_yields_after_it_was_leased(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
-	rig_release(rig, lease_at(rig, 0)->fence);
+	rig_release(rig, rig_lease_at(rig, 0)->fence);
 	assert_int_equal(rig_outcome(rig, rig_submit(rig, REQUEST_START, low, 0)), OUTCOME_INSUFFICIENT_VRAM);
 	for (int i = 0; i < 13; i++)
 		rig_health(rig, a, true);

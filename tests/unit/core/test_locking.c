@@ -7,19 +7,7 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
-
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
-#define WAIT 60000
 
 struct bench {
 	size_t a, b;
@@ -45,26 +33,15 @@ static struct rig *warm_rig(struct bench *bench)
 	return rig;
 }
 
-static struct lease_terms terms_of(const size_t *service)
-{
-	return (struct lease_terms){ .mode = LEASE_EXCLUSIVE,
-		.n_services = 1,
-		.services = service,
-		.phase = LEASE_NO_PHASE,
-		.ttl_ms = 10000,
-		.owner = "test",
-		.request_id = "" };
-}
-
 static uint64_t ask(struct rig *rig, size_t service, int64_t wait_ms)
 {
-	struct lease_terms terms = terms_of(&service);
+	struct lease_terms terms = rig_terms(&service, 1, LEASE_EXCLUSIVE);
 	return rig_submit_lease(rig, &terms, wait_ms);
 }
 
 static uint64_t ask_holding(struct rig *rig, size_t service, uint64_t fence)
 {
-	struct lease_terms terms = terms_of(&service);
+	struct lease_terms terms = rig_terms(&service, 1, LEASE_EXCLUSIVE);
 	terms.n_holding = 1;
 	terms.holding = &fence;
 	return rig_submit_lease(rig, &terms, WAIT);
@@ -79,19 +56,9 @@ static int wanted(const struct rig *rig)
 	return -1;
 }
 
-static size_t n_leases(struct rig *rig)
-{
-	return engine_status(rig->engine, rig->now)->n_leases;
-}
-
 static uint64_t fence_at(struct rig *rig, size_t index)
 {
 	return engine_status(rig->engine, rig->now)->leases[index]->fence;
-}
-
-static const char *detail_of(struct rig *rig, uint64_t ticket)
-{
-	return engine_transition(rig->engine, rig_transition(rig, ticket))->detail;
 }
 
 static void test_without_a_lock_nothing_is_said_of_it(void **state)
@@ -128,7 +95,7 @@ static void test_taken_for_the_first_and_given_back_with_the_last(void **state)
 	assert_int_equal(wanted(rig), 1);
 	assert_int_equal(rig_last(rig, EFFECT_LOCK, bench.a)->effect.service, bench.a);
 	assert_int_equal(rig_outcome(rig, first), -1);
-	assert_string_equal(detail_of(rig, first), "takes the lock");
+	assert_string_equal(rig_detail(rig, first), "takes the lock");
 	rig_lock(rig, LOCK_HELD, "");
 	assert_int_equal(rig_outcome(rig, first), OUTCOME_DONE);
 	rig_forget(rig);
@@ -150,7 +117,7 @@ static void test_what_is_cold_is_not_started_before(void **state)
 	assert_int_equal(rig_count(rig, EFFECT_START, bench.a), 0);
 	rig_lock(rig, LOCK_FOREIGN, "gpu_mutex_v2 is held by comfyui");
 	assert_int_equal(rig_count(rig, EFFECT_START, bench.a), 0);
-	assert_string_equal(detail_of(rig, ticket), "waits for the lock: gpu_mutex_v2 is held by comfyui");
+	assert_string_equal(rig_detail(rig, ticket), "waits for the lock: gpu_mutex_v2 is held by comfyui");
 	rig_lock(rig, LOCK_HELD, "");
 	assert_int_equal(rig_count(rig, EFFECT_START, bench.a), 1);
 	rig_up(rig, bench.a);
@@ -306,7 +273,8 @@ static void test_priority_decides_who_is_first_when_it_comes(void **state)
 {
 	struct bench bench;
 	RIG rig = warm_rig(&bench);
-	struct lease_terms low = terms_of(&bench.a), high = terms_of(&bench.a);
+	struct lease_terms low = rig_terms(&bench.a, 1, LEASE_EXCLUSIVE),
+			   high = rig_terms(&bench.a, 1, LEASE_EXCLUSIVE);
 
 	(void)state;
 	high.has_priority = true;
@@ -331,7 +299,7 @@ static void test_its_loss_ends_every_lease(void **state)
 	rig_lock(rig, LOCK_LOST, "the key is gone");
 	assert_int_equal(rig_end(rig, first), LEASE_LOCK_LOST);
 	assert_int_equal(rig_end(rig, second), LEASE_LOCK_LOST);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(rig_status(rig, bench.a)->state, SERVICE_READY);
 	assert_int_equal(wanted(rig), 0);
 	assert_int_equal(rig_notices(rig, "lock", "lost"), 1);
@@ -351,7 +319,7 @@ static void test_its_loss_while_a_service_boots(void **state)
 	rig_lock(rig, LOCK_HELD, "");
 	rig_up(rig, bench.a);
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_LOCK_UNAVAILABLE);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 	assert_int_equal(wanted(rig), 0);
 	assert_int_equal(rig_status(rig, bench.a)->state, SERVICE_READY);
 }
@@ -369,9 +337,9 @@ static void test_its_loss_between_ready_and_granted(void **state)
 		.fence = { .id = rig_last(rig, EFFECT_FENCE, 0)->effect.answer.id, .fence = 200 } };
 	rig_lock(rig, LOCK_LOST, "the key is gone");
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_LOCK_UNAVAILABLE);
-	assert_non_null(strstr(detail_of(rig, ticket), "the key is gone"));
+	assert_non_null(strstr(rig_detail(rig, ticket), "the key is gone"));
 	rig_handle(rig, &fence);
-	assert_int_equal(n_leases(rig), 0);
+	assert_int_equal(rig_n_leases(rig), 0);
 }
 
 static void test_who_waits_gets_it_after_a_loss(void **state)
@@ -403,7 +371,7 @@ static void test_yielding_grants_nothing_new(void **state)
 	rig_forget(rig);
 	uint64_t other = ask(rig, bench.b, WAIT);
 	assert_int_equal(rig_outcome(rig, other), -1);
-	assert_string_equal(detail_of(rig, other), "waits for the lock: another host has its turn first");
+	assert_string_equal(rig_detail(rig, other), "waits for the lock: another host has its turn first");
 	assert_int_equal(wanted(rig), -1);
 	rig_release(rig, fence_at(rig, 0));
 	size_t n_told = 0;
@@ -457,7 +425,7 @@ static void test_leases_of_before_want_it_at_once(void **state)
 	rig_tick(rig, 0);
 	assert_int_equal(wanted(rig), 1);
 	rig_lock(rig, LOCK_HELD, "");
-	assert_int_equal(n_leases(rig), 1);
+	assert_int_equal(rig_n_leases(rig), 1);
 	rig_lock(rig, LOCK_LOST, "somebody else had it");
 	assert_int_equal(rig_end(rig, 7), LEASE_LOCK_LOST);
 }

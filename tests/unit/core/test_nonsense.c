@@ -12,19 +12,12 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
 #include "sim/choices.h"
 
 #define HISTORIES 300
 #define EVENTS 400
 #define LEASES 4096
-
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
 
 static uint32_t below(uint64_t *random, uint32_t n)
 {
@@ -293,7 +286,7 @@ static void test_nonsense(void **state)
 
 	(void)state;
 	for (int history = 0; history < HISTORIES; history++) {
-		CLEANUP(cleanup_rig) struct rig *rig = make_rig(&random);
+		RIG rig = make_rig(&random);
 		struct lease_memory memory = { 0 };
 
 		restore_some(rig, &memory, &random);

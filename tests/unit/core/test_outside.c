@@ -7,18 +7,8 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
 
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
 #define PAUSED "container \"a\" is paused by somebody; go on with: docker unpause a"
 
 static void hinder(struct rig *rig, size_t service, bool is_over)
@@ -65,22 +55,11 @@ static void gone_by_others(struct rig *rig, size_t service)
 	rig_read(rig);
 }
 
-static const char *detail_of(struct rig *rig, uint64_t ticket)
-{
-	const struct transition *transition = engine_transition(rig->engine, rig_transition(rig, ticket));
-
-	return transition != NULL ? transition->detail : "";
-}
-
 static uint64_t lease_of(struct rig *rig, size_t *service)
 {
-	const struct lease_terms terms = { .n_services = 1,
-		.services = service,
-		.phase = LEASE_NO_PHASE,
-		.ttl_ms = 600000,
-		.owner = "o",
-		.request_id = "" };
+	struct lease_terms terms = rig_terms(service, 1, LEASE_EXCLUSIVE);
 
+	terms.ttl_ms = 600000;
 	rig_submit_lease(rig, &terms, 0);
 	return rig->next_fence - 1;
 }
@@ -176,7 +155,7 @@ static void test_requests_for_what_is_paused(void **state)
 	uint64_t asked[] = { rig_submit(rig, REQUEST_START, a, 0), rig_submit(rig, REQUEST_PHASE, phase, 0) };
 	for (size_t i = 0; i < 2; i++) {
 		assert_int_equal(rig_outcome(rig, asked[i]), OUTCOME_START_FAILED);
-		assert_string_equal(detail_of(rig, asked[i]), "a: " PAUSED);
+		assert_string_equal(rig_detail(rig, asked[i]), "a: " PAUSED);
 	}
 	assert_int_equal(engine_plan(rig->engine, &spec, rig->now, &plan), PLAN_REFUSED);
 	assert_int_equal(plan.n_blockers, 1);
@@ -227,7 +206,7 @@ static void test_paused_while_it_starts(void **state)
 	rig_started(rig, a);
 	hinder(rig, a, false);
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_START_FAILED);
-	assert_string_equal(detail_of(rig, ticket), "a: " PAUSED);
+	assert_string_equal(rig_detail(rig, ticket), "a: " PAUSED);
 	rig_wait(rig, 300000);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, a), 0);
 	rig->is_probing[a] = false;
@@ -285,7 +264,7 @@ static void test_stopped_by_others_while_it_starts(void **state)
 	gone_by_others(rig, a);
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_START_FAILED);
 	assert_int_equal(rig_status(rig, a)->state, SERVICE_ERROR);
-	assert_non_null(strstr(detail_of(rig, ticket), "stopped by somebody else"));
+	assert_non_null(strstr(rig_detail(rig, ticket), "stopped by somebody else"));
 }
 
 /* ---- nobody can tell ---- */
@@ -355,14 +334,14 @@ static void test_a_stop_of_what_nobody_sees_fails(void **state)
 		uint64_t ticket =
 			forced[i] ? rig_submit_force(rig, REQUEST_STOP, a) : rig_submit(rig, REQUEST_STOP, a, 0);
 		assert_int_equal(rig_outcome(rig, ticket), OUTCOME_STOP_FAILED);
-		assert_non_null(strstr(detail_of(rig, ticket), "the engine is away"));
+		assert_non_null(strstr(rig_detail(rig, ticket), "the engine is away"));
 	}
 	/* Whatever can be stopped is. */
 	uint64_t all = rig_submit(rig, REQUEST_RELEASE_ALL, 0, 0);
 	rig_down(rig, b);
 	assert_int_equal(rig_status(rig, b)->state, SERVICE_STOPPED);
 	assert_int_equal(rig_outcome(rig, all), OUTCOME_STOP_FAILED);
-	assert_non_null(strstr(detail_of(rig, all), "a: it is not known whether it runs"));
+	assert_non_null(strstr(rig_detail(rig, all), "a: it is not known whether it runs"));
 }
 
 /* A start is tried, and when that was in vain it may have been done: no stop is sure before somebody has looked. */

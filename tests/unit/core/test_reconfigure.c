@@ -7,19 +7,7 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
-
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
-#define WAIT 60000
 
 /* What the rig's services and phases say now, and a tick after it, as the daemon does. */
 static void reconfigure(struct rig *rig)
@@ -33,12 +21,7 @@ static void reconfigure(struct rig *rig)
 
 static uint64_t lease(struct rig *rig, size_t service)
 {
-	const struct lease_terms terms = { .n_services = 1,
-		.services = &service,
-		.phase = LEASE_NO_PHASE,
-		.ttl_ms = 10000,
-		.owner = "test",
-		.request_id = "" };
+	const struct lease_terms terms = rig_terms(&service, 1, LEASE_EXCLUSIVE);
 	return rig_submit_lease(rig, &terms, WAIT);
 }
 

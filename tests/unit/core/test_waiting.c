@@ -10,32 +10,17 @@
 
 #include <cmocka.h>
 
-#include "base/cleanup.h"
 #include "rig.h"
 
-static void cleanup_rig(struct rig **rig)
-{
-	if (*rig != NULL)
-		rig_free(*rig);
-}
-
-#define RIG CLEANUP(cleanup_rig) struct rig *
-
-#define CARD 24576
-#define WAIT 60000
-
-/* Services by index, ended by SIZE_MAX; none: room. */
+/* Attached; services by index, ended by SIZE_MAX. */
 static struct lease_terms terms_on(const size_t *services, enum lease_mode mode)
 {
-	struct lease_terms terms = { .mode = mode,
-		.services = services,
-		.phase = LEASE_NO_PHASE,
-		.attached = true,
-		.owner = "test",
-		.request_id = "" };
+	size_t n = 0;
 
-	while (services != NULL && services[terms.n_services] != SIZE_MAX)
-		terms.n_services++;
+	while (services[n] != SIZE_MAX)
+		n++;
+	struct lease_terms terms = rig_terms(services, n, mode);
+	terms.attached = true;
 	return terms;
 }
 
@@ -63,33 +48,21 @@ static uint64_t ask_holding(struct rig *rig, size_t service, uint64_t held)
 
 static uint64_t ask_for_room(struct rig *rig, uint32_t mib)
 {
-	struct lease_terms terms = terms_on(NULL, LEASE_EXCLUSIVE);
-	terms.room_mib = mib;
+	struct lease_terms terms = rig_room(mib);
+	terms.attached = true;
 	return rig_submit_lease(rig, &terms, WAIT);
-}
-
-static const struct lease *lease_at(struct rig *rig, size_t index)
-{
-	const struct status *status = engine_status(rig->engine, rig->now);
-	assert_true(index < status->n_leases);
-	return status->leases[index];
 }
 
 /* A lease that is granted at once. */
 static uint64_t hold(struct rig *rig, uint64_t ticket)
 {
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
-	return lease_at(rig, engine_status(rig->engine, rig->now)->n_leases - 1)->fence;
+	return rig_lease_at(rig, engine_status(rig->engine, rig->now)->n_leases - 1)->fence;
 }
 
 static enum transition_state state_of(struct rig *rig, uint64_t ticket)
 {
 	return engine_transition(rig->engine, rig_transition(rig, ticket))->state;
-}
-
-static const char *detail_of(struct rig *rig, uint64_t ticket)
-{
-	return engine_transition(rig->engine, rig_transition(rig, ticket))->detail;
 }
 
 /* ---- where nobody knows which GPUs there are ---- */
@@ -108,13 +81,13 @@ static void test_gpu_mode_waits_until_a_gpu_is_known(void **state)
 	uint64_t first = ask_for(rig, a, LEASE_GPU), second = ask_for(rig, b, LEASE_GPU);
 	assert_int_equal(rig_outcome(rig, first), -1);
 	assert_int_equal(rig_outcome(rig, second), -1);
-	assert_non_null(strstr(detail_of(rig, first), "gpu.gpus"));
+	assert_non_null(strstr(rig_detail(rig, first), "gpu.gpus"));
 	rig->n_gpus = 1;
 	rig->totals_mib[0] = CARD;
 	rig_read(rig);
 	assert_int_equal(rig_outcome(rig, first), OUTCOME_DONE);
 	assert_int_equal(rig_outcome(rig, second), -1);
-	assert_int_equal(lease_at(rig, 0)->gpus, GPU_BIT(0));
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, GPU_BIT(0));
 }
 
 /* Two who share a card that the readings do not show (yet) exclude each other there, too. */
@@ -174,10 +147,10 @@ static void test_lease_follows_what_was_found(void **state)
 	rig_read(rig);
 	rig_run(rig, b);
 	hold(rig, ask_for(rig, a, LEASE_GPU));
-	assert_int_equal(lease_at(rig, 0)->gpus, GPU_BIT(0)); /* as was guessed */
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, GPU_BIT(0)); /* as was guessed */
 	rig->measured_mib[1][a] = 4000;
 	rig_read(rig);
-	assert_int_equal(lease_at(rig, 0)->gpus, GPU_BIT(0) | GPU_BIT(1));
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, GPU_BIT(0) | GPU_BIT(1));
 	assert_int_equal(rig_outcome(rig, ask_for(rig, b, LEASE_SHARED)), -1);
 }
 
@@ -205,17 +178,18 @@ static void test_parked_for_what_may_be_broken_but_not_evicted(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t used = rig_service(rig, "used", 12000, 50), a = rig_service(rig, "a", 16000, 50);
-	struct lease_terms card = terms_on(NULL, LEASE_GPU);
+	struct lease_terms card = rig_room(500);
 
 	(void)state;
 	rig->services[used].preempt_after_ms = 0;
-	card.room_mib = 500;
+	card.mode = LEASE_GPU;
+	card.attached = true;
 	rig_start(rig);
 	rig_run(rig, used);
 	hold(rig, ask_for_room(rig, 500)); /* keeps the next but one from his turn */
 	hold(rig, ask_with_priority(rig, used, -10, WAIT));
 	rig_submit_lease(rig, &card, WAIT);
-	assert_int_equal(lease_at(rig, 1)->breaks_ms, rig->now);
+	assert_int_equal(rig_lease_at(rig, 1)->breaks_ms, rig->now);
 	uint64_t ticket = rig_submit(rig, REQUEST_START, a, WAIT);
 	assert_int_equal(rig_outcome(rig, ticket), -1);
 	assert_int_equal(state_of(rig, ticket), TRANSITION_PARKED);
@@ -337,7 +311,7 @@ static void test_parked_lease_leaves_with_its_client(void **state)
 	assert_int_equal(engine_status(rig->engine, rig->now)->n_queue, 1);
 	rig_withdraw(rig, queued);
 	assert_int_equal(engine_status(rig->engine, rig->now)->n_queue, 0);
-	assert_false(lease_at(rig, 0)->is_wanted);
+	assert_false(rig_lease_at(rig, 0)->is_wanted);
 	rig_release(rig, held);
 	assert_int_equal(engine_status(rig->engine, rig->now)->n_leases, 0);
 	assert_int_equal(rig_count(rig, EFFECT_STOP, high), 0);
@@ -409,9 +383,9 @@ static void test_leases_age(void **state)
 	for (; rig_outcome(rig, old) == -1 && n < 20; n++) {
 		ask_with_priority(rig, a, 90, 1000000);
 		rig_tick(rig, 2000);
-		assert_int_equal(lease_at(rig, 0)->breaks_ms, UINT64_MAX);
+		assert_int_equal(rig_lease_at(rig, 0)->breaks_ms, UINT64_MAX);
 		rig_release(rig, held);
-		held = lease_at(rig, 0)->fence;
+		held = rig_lease_at(rig, 0)->fence;
 	}
 	assert_int_equal(n, 9); /* 8 others, and then him */
 }
@@ -435,7 +409,7 @@ static void test_leased_service_is_not_moved_into_mode_gpu(void **state)
 	uint64_t start = rig_submit(rig, REQUEST_START, a, WAIT);
 	assert_int_equal(rig_count(rig, EFFECT_START, a), 0);
 	assert_int_equal(rig_outcome(rig, start), -1);
-	assert_int_equal(lease_at(rig, 0)->gpus & lease_at(rig, 1)->gpus, 0);
+	assert_int_equal(rig_lease_at(rig, 0)->gpus & rig_lease_at(rig, 1)->gpus, 0);
 	rig_release(rig, whole);
 	assert_int_equal(rig_count(rig, EFFECT_START, a), 1);
 }
@@ -461,7 +435,7 @@ static void test_passer_by_does_not_repeat_the_warning(void **state)
 	assert_int_equal(rig_outcome(rig, passer_by), OUTCOME_LEASE_TIMEOUT);
 	assert_int_equal(rig_news(rig, held_a, LEASE_NEWS_WANTED), 1);
 	assert_int_equal(rig_news(rig, held_b, LEASE_NEWS_WANTED), 1);
-	assert_true(lease_at(rig, 1)->is_wanted);
+	assert_true(rig_lease_at(rig, 1)->is_wanted);
 }
 
 /* The holder hears once that somebody waits, and once more when that is somebody who may break it. */
@@ -480,10 +454,10 @@ static void test_one_warning_for_all_who_wait(void **state)
 	uint64_t sole = hold(rig, ask_for(rig, a, LEASE_SHARED));
 	ask_for(rig, a, LEASE_EXCLUSIVE);
 	assert_int_equal(rig_news(rig, shared, LEASE_NEWS_WANTED), 1);
-	assert_int_equal(lease_at(rig, 0)->breaks_ms, UINT64_MAX);
+	assert_int_equal(rig_lease_at(rig, 0)->breaks_ms, UINT64_MAX);
 	ask_with_priority(rig, b, 90, WAIT);
 	assert_int_equal(rig_news(rig, shared, LEASE_NEWS_WANTED), 2);
-	assert_int_equal(lease_at(rig, 0)->breaks_ms, rig->now + 3000);
+	assert_int_equal(rig_lease_at(rig, 0)->breaks_ms, rig->now + 3000);
 	assert_int_equal(rig_news(rig, sole, LEASE_NEWS_WANTED), 1);
 	rig_tick(rig, 10);
 	assert_int_equal(rig_news(rig, shared, LEASE_NEWS_WANTED), 2);
@@ -504,7 +478,7 @@ static void test_memory_on_its_way_comes_before_leases(void **state)
 	rig_gone(rig, gone, "exit status 1"); /* and no reading shows its memory back */
 	uint64_t ticket = rig_submit(rig, REQUEST_START, gone, WAIT);
 	assert_int_equal(state_of(rig, ticket), TRANSITION_QUEUED);
-	assert_non_null(strstr(detail_of(rig, ticket), "memory"));
+	assert_non_null(strstr(rig_detail(rig, ticket), "memory"));
 	assert_int_equal(rig_news(rig, held, LEASE_NEWS_WANTED), 0);
 	uint64_t version = engine_version(rig->engine);
 	rig_tick(rig, 1);
@@ -524,8 +498,8 @@ static void test_room_elsewhere_is_in_nobodys_way(void **state)
 	rig_run(rig, wide);
 	uint64_t other = hold(rig, ask_for_room(rig, 4000)), room;
 	room = hold(rig, ask_for_room(rig, 4000));
-	assert_int_equal(lease_at(rig, 0)->gpus, GPU_BIT(0));
-	assert_int_equal(lease_at(rig, 1)->gpus, GPU_BIT(1));
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, GPU_BIT(0));
+	assert_int_equal(rig_lease_at(rig, 1)->gpus, GPU_BIT(1));
 	rig_release(rig, other);
 	uint64_t held = hold(rig, ask_for(rig, wide, LEASE_EXCLUSIVE));
 	rig_submit(rig, REQUEST_START, b, WAIT);
@@ -568,7 +542,7 @@ static void test_own_room_elsewhere_is_no_deadlock(void **state)
 	rig_start(rig);
 	rig_run(rig, idle);
 	uint64_t mine = hold(rig, ask_for_room(rig, 10000));
-	assert_int_equal(lease_at(rig, 0)->gpus, GPU_BIT(1));
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, GPU_BIT(1));
 	assert_int_equal(rig_outcome(rig, ask_holding(rig, a, mine)), OUTCOME_INSUFFICIENT_VRAM);
 }
 
@@ -604,7 +578,7 @@ static void test_circle_over_a_service_that_has_to_go(void **state)
 	rig_start(rig);
 	rig_run(rig, a);
 	uint64_t room = hold(rig, ask_for_room(rig, 6000));
-	assert_int_equal(lease_at(rig, 0)->gpus, GPU_BIT(1));
+	assert_int_equal(rig_lease_at(rig, 0)->gpus, GPU_BIT(1));
 	uint64_t used = hold(rig, ask_for(rig, a, LEASE_EXCLUSIVE));
 	uint64_t next = ask_for(rig, a, LEASE_EXCLUSIVE);
 	ask_for(rig, a, LEASE_EXCLUSIVE);
