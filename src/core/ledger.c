@@ -107,29 +107,42 @@ static bool is_in_motion(const struct engine *engine, size_t gpu)
 	return false;
 }
 
-/* Of a process that has ended, and that has not been told yet, readings show the memory as nobody's. */
-uint64_t ledger_lasting_foreign(const struct engine *engine, size_t gpu, const struct gpu_account *account)
+/*
+ * Of a process that has ended, and that has not been told yet, readings show the memory as nobody's. What services held
+ * and do not hold any more is taken off, but nothing that was foreign before.
+ */
+static uint64_t without_missing(const struct engine *engine, size_t gpu, uint64_t foreign, bool only_stopping)
 {
 	uint64_t missing = 0, before = engine->cards[gpu].baseline_foreign_mib;
 	for (size_t i = 0; i < engine->n_services; i++) {
 		const struct service *service = &engine->services[i];
-		if (service->alive && service->state == SERVICE_STOPPING)
+		if (service->alive && (!only_stopping || service->state == SERVICE_STOPPING))
 			missing += service->peak_mib[gpu] - service->measured_mib[gpu];
 	}
-	if (account->mode != ACCOUNTING_PROCESS || account->foreign_mib <= before)
-		return account->foreign_mib;
-	return missing < account->foreign_mib - before ? account->foreign_mib - missing : before;
+	if (foreign <= before)
+		return foreign;
+	return missing < foreign - before ? foreign - missing : before;
 }
 
-/* What is noted too low only counts as on its way back for a while; what is too high makes requests fail. */
+uint64_t ledger_lasting_foreign(const struct engine *engine, size_t gpu, const struct gpu_account *account)
+{
+	return account->mode == ACCOUNTING_PROCESS ? without_missing(engine, gpu, account->foreign_mib, true)
+						   : account->foreign_mib;
+}
+
+/*
+ * What is noted too low only counts as on its way back for a while; what is too high makes requests fail. So what a
+ * living service held before, and the last reading does not show as its own, is none: it may have died by then.
+ */
 static void note_baseline(struct engine *engine, size_t gpu)
 {
 	struct gpu_account account;
+	struct card *card = &engine->cards[gpu];
 	if (is_in_motion(engine, gpu) || !ledger_is_settled(engine))
 		return;
 	ledger_account(engine, gpu, &account);
 	if (account.mode == ACCOUNTING_PROCESS)
-		engine->cards[gpu].baseline_foreign_mib = account.foreign_mib;
+		card->baseline_foreign_mib = without_missing(engine, gpu, account.foreign_mib, false);
 }
 
 void ledger_expect_end(struct engine *engine, const struct service *service)

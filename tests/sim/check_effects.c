@@ -112,7 +112,7 @@ static void begin_run(struct checker *checker, const struct effect *effect)
 static void do_adopt(struct checker *checker, const struct observation *seen, const struct effect *effect)
 {
 	struct told *told = &checker->told[effect->service];
-	bool was_healthy, was_external = told->external;
+	bool was_healthy, was_external = told->external, was_stopping = told->found_stopping;
 
 	require(told->found_alive, "adopt", "%s is adopted though nobody found it",
 		checker->setup.names[effect->service]);
@@ -123,11 +123,14 @@ static void do_adopt(struct checker *checker, const struct observation *seen, co
 	told->started = true;
 	told->was_ready = was_healthy;
 	told->external = was_external;
+	told->found_stopping = was_stopping;
 	told->gpus = seen->services[effect->service].gpus;
 	account_adopted(checker, effect->service);
 	require(!was_external || !checker->setup.services[effect->service].stop_external ||
 			is_stopped_now(seen, effect->service),
 		"external-stays", "%s was started by others and is not stopped", checker->setup.names[effect->service]);
+	require(!was_stopping || is_stopped_now(seen, effect->service), "half-stopped",
+		"%s was being stopped before, and that is not finished", checker->setup.names[effect->service]);
 	if (checker->stats == NULL)
 		return;
 	checker->stats->adopted++;
@@ -168,6 +171,8 @@ static void check_why_stopped(struct checker *checker, const struct observation 
 
 	if (whose == NULL && is_forced(checker, seen, effect->service))
 		return; /* a forced stop does not wait for its turn */
+	if (whose == NULL && told->found_stopping)
+		return;
 	if (whose == NULL && told->external && checker->setup.services[effect->service].stop_external) {
 		if (checker->stats != NULL)
 			checker->stats->stopped_external++;

@@ -729,6 +729,38 @@ static bool was_parked(const struct checker *checker, uint64_t id)
 	return false;
 }
 
+/* Whether it would fit beside everybody, as far as what is needed does not run yet. */
+static bool fits_beside_all(const struct checker *checker, const struct asked *spec)
+{
+	gpu_set needs = request_needs(checker, spec);
+	struct admission admission = { .n_gpus = checker->setup.n_gpus };
+
+	if (spec->kind != REQUEST_PHASE && spec->kind != REQUEST_START && spec->kind != REQUEST_LEASE)
+		return false;
+	for (size_t g = 0; g < admission.n_gpus; g++) {
+		uint32_t total;
+
+		if (account_mode(checker, g) != ACCOUNTING_PROCESS || !account_total(checker, g, &total))
+			return false;
+		admission.room[g] = (int64_t)total - account_reserve(checker, g) - leases_rooms(checker, g).hi;
+		for (size_t s = 0; s < checker->setup.config.n_services; s++)
+			admission.room[g] -= account_commitment(checker, s, g).hi;
+	}
+	for (size_t s = 0; s < checker->setup.config.n_services; s++) {
+		const struct told *told = &checker->told[s];
+
+		if (told->untold || (told->alive && (told->gpus == 0 || checker->reading.taken_ms <= told->start_ms)))
+			return false; /* who knows where it stands, and what it holds */
+		if ((needs & GPU_BIT(s)) == 0)
+			continue;
+		if (told->alive || told->planned != 0 || leases_uses(checker, s, 0, false) > 0)
+			return false;
+		add_need(checker, &admission, s, GPU_SET_ALL);
+	}
+	add_room_need(checker, &admission, spec, GPU_SET_ALL);
+	return admission_fits(&admission, 0);
+}
+
 /* Refused for lack of room: then evicting everybody who may be evicted would not have made room. */
 void check_refusal(struct checker *checker, const struct seen_transition *refused, const struct observation *seen)
 {
@@ -740,8 +772,11 @@ void check_refusal(struct checker *checker, const struct seen_transition *refuse
 	for (size_t i = 0; i < refused->n_steps; i++)
 		require(refused->steps[i].state == STEP_PENDING || refused->steps[i].state == STEP_SKIPPED,
 			"refused-acts", "the refused #%llu did something", id);
-	if (!account_is_exact(checker) || account_is_settling(checker) || !everything_is_looked_at(checker) ||
-		seen->n_running > 0 || checker->fault_ms == seen->now)
+	if (!everything_is_looked_at(checker) || checker->fault_ms == seen->now)
+		return;
+	require(checker->sees_strangers || !fits_beside_all(checker, spec), "refused-early",
+		"#%llu was refused, but only memory that is on its way back is in its way", id);
+	if (!account_is_exact(checker) || account_is_settling(checker) || seen->n_running > 0)
 		return;
 	require(!could_fit(checker, spec, (struct hope){ .unused = true }), "refused-feasible",
 		"#%llu was refused, but it could be made to fit", id);

@@ -166,6 +166,7 @@ static void tell_found(struct checker *checker, const struct event *event)
 	told->found_alive = event->found.alive;
 	told->found_healthy = event->found.healthy;
 	told->external = event->found.external;
+	told->found_stopping = event->found.stopping;
 }
 
 void checker_tell(struct checker *checker, const struct event *event, uint64_t now)

@@ -42,6 +42,7 @@ struct told {
 	uint64_t planned; /* the transition that is going to start it; 0: none */
 	gpu_set planned_gpus;
 	bool external; /* somebody else started this run */
+	bool found_stopping; /* its stop was begun before a restart of the daemon */
 	bool was_leased; /* ever, as far as this daemon knows */
 	bool was_used; /* leased or claimed in this run */
 	uint64_t broken_ms; /* when a lease on it was broken last */
@@ -176,6 +177,7 @@ struct checker {
 	uint64_t begin_ms;
 	uint64_t fault_ms; /* when memory ran out and the engine did without */
 	bool expects_nothing; /* stale news: nothing may come of it */
+	bool sees_strangers; /* since the engine began there was memory that it may take for a stranger's */
 	bool has_before;
 	struct observation before; /* the one before */
 	struct checker_stats *stats;

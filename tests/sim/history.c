@@ -76,6 +76,15 @@ static int handle(struct history *history, const struct event *event)
 	return engine_handle(history->engine, event, history->world.now, &history->effects);
 }
 
+/* What the dead hold until it is told that they are dead looks like a stranger's. */
+static bool is_any_death_untold(const struct history *history)
+{
+	for (size_t s = 0; s < history->setup.config.n_services; s++)
+		if (history->checker->told[s].alive && !history->world.processes[s].exists)
+			return true;
+	return false;
+}
+
 static void bring(struct history *history, const struct event *event)
 {
 	const struct mutant *mutant = history->options->mutant;
@@ -86,6 +95,7 @@ static void bring(struct history *history, const struct event *event)
 	r = handle(history, event);
 	if (r != 0)
 		checker_broke(history->checker, "handle", "engine_handle: %d", r);
+	history->checker->sees_strangers = history->world.is_strange || is_any_death_untold(history);
 	checker_tell(history->checker, event, history->world.now);
 	observe(history->seen, history->engine, &history->effects, history->world.now);
 	if (history->options->trace != NULL)

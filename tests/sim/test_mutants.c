@@ -235,6 +235,30 @@ static void refuse_what_fits(struct observation *seen, uint64_t *memory)
 	reply->answer.n_blockers = 1;
 }
 
+/* Whoever waited in vain is told that it does not fit. */
+static void refuse_who_waited(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
+
+	(void)memory;
+	if (reply == NULL || (reply->effect.answer.outcome != OUTCOME_WAIT_TIMEOUT &&
+				     reply->effect.answer.outcome != OUTCOME_LEASE_TIMEOUT))
+		return;
+	reply->effect.answer.outcome = OUTCOME_INSUFFICIENT_VRAM;
+	reply->answer.state = TRANSITION_FAILED;
+	reply->answer.n_blockers = 1;
+}
+
+/* What was found half stopped goes on running. */
+static void let_go_on(struct observation *seen, uint64_t *memory)
+{
+	struct seen_effect *adopt = find_effect(seen, EFFECT_ADOPT), *stop = find_effect(seen, EFFECT_STOP);
+
+	(void)memory;
+	if (adopt != NULL && stop != NULL && adopt->effect.service == stop->effect.service)
+		remove_effect(seen, stop);
+}
+
 static void act_for_the_refused(struct observation *seen, uint64_t *memory)
 {
 	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY), *stop;
@@ -1085,6 +1109,8 @@ static const struct mutant mutants[] = {
 	{ .name = "replies twice", .rule = "reply-twice", .falsify = reply_twice },
 	{ .name = "says done when it failed", .rule = "done-not-ready", .falsify = say_done },
 	{ .name = "refuses what fits", .rule = "refused-feasible", .falsify = refuse_what_fits },
+	{ .name = "refuses who may wait for memory", .rule = "refused-early", .falsify = refuse_who_waited },
+	{ .name = "does not finish a stop", .rule = "half-stopped", .falsify = let_go_on },
 	{ .name = "acts for the refused", .rule = "unasked-stop", .falsify = act_for_the_refused },
 	{ .name = "kills at once", .rule = "early-kill", .falsify = kill_at_once },
 	{ .name = "takes a needless victim", .rule = "needless-victim", .falsify = needless_victim },

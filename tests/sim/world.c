@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 
 #define SLOW_MS 2000
+#define RECLAIMED_MS 4000 /* who takes longer may be taken for a stranger */
 
 static bool goes_wrong(struct world *world, unsigned permille)
 {
@@ -96,8 +97,10 @@ static void lose_memory(struct world *world, size_t service)
 		uint32_t mib = process->memory_mib[g];
 
 		process->memory_mib[g] = 0;
+		world->is_strange |= mib > 0 && process->run == 0;
 		if (mib == 0 || process->release_delay_ms == 0)
 			continue;
+		world->is_strange |= process->release_delay_ms > RECLAIMED_MS;
 		world->lost_mib[g] += mib;
 		if (process->release_delay_ms != SIM_NEVER)
 			add_item(world, world->now + process->release_delay_ms, ITEM_RELEASE, g)->mib = mib;
@@ -205,6 +208,7 @@ static void schedule_memory(struct world *world, size_t service, uint64_t boot_m
 	if (goes_wrong(world, 120)) {
 		mib += mib / 8 * choose(world->choices, 8);
 		world->is_honest = false;
+		world->is_strange = true; /* what it takes between two readings nobody sees */
 	} else if (chance(world->choices, 300)) {
 		mib -= mib / 2;
 	}
@@ -213,6 +217,7 @@ static void schedule_memory(struct world *world, size_t service, uint64_t boot_m
 	add_item(world, at, ITEM_MEMORY, service)->mib = mib;
 	if (goes_wrong(world, 60)) {
 		world->is_honest = false;
+		world->is_strange = true;
 		add_item(world, at + 500, ITEM_LEAK, service)->mib = 64 + mib / 16;
 	}
 }
@@ -262,6 +267,7 @@ static void start_outside(struct world *world, size_t service)
 			gpus |= GPU_BIT(g);
 	}
 	world->is_honest = false; /* nobody asked for admission */
+	world->is_strange = true;
 	process = new_process(world, service, 0, gpus);
 	process->adopted = true;
 	process->healthy_from = world->now + (chance(world->choices, 500) ? choose(world->choices, 3000) : 0);
@@ -337,6 +343,7 @@ static void lie(struct world *world, struct world_reading *reading)
 		reading->measured_mib[g][choose(world->choices, (uint32_t)world->setup->config.n_services)] =
 			choose(world->choices, reading->gpus[g].total_mib + 1);
 	world->is_honest = false;
+	world->is_strange = true;
 }
 
 static struct world_reading *read_gpus(struct world *world)
@@ -359,6 +366,9 @@ static struct world_reading *read_gpus(struct world *world)
 		for (size_t s = 0; s < world->setup->config.n_services; s++) {
 			if (world->processes[s].run != 0)
 				reading->measured_mib[g][s] = world->processes[s].memory_mib[g];
+			else
+				reading->nobodys_mib[g][s] = world->processes[s].memory_mib[g];
+			reading->incarnations[s] = world->processes[s].incarnation;
 		}
 	}
 	if (world->lies)
@@ -383,10 +393,25 @@ static void take_reading(struct world *world)
 
 /* What happens by itself. Each returns whether `event` holds news for the engine. */
 
+/* A reading tells processes; whose they are is asked when it arrives. */
+static void attribute(const struct world *world, struct world_reading *reading)
+{
+	for (size_t s = 0; s < world->setup->config.n_services; s++) {
+		const struct process *process = &world->processes[s];
+
+		if (!process->exists || process->run == 0 || process->incarnation != reading->incarnations[s])
+			continue;
+		for (size_t g = 0; g < reading->n_gpus; g++)
+			reading->measured_mib[g][s] += reading->nobodys_mib[g][s];
+	}
+}
+
 static bool deliver_reading(struct world *world, struct world_item *item, struct event *event)
 {
 	free(world->delivered);
 	world->delivered = item->reading;
+	if (item->reading->gpus[0].has_processes)
+		attribute(world, item->reading);
 	event->kind = EVENT_READINGS;
 	event->readings.taken_ms = item->reading->taken_ms;
 	event->readings.n_gpus = item->reading->n_gpus;
@@ -406,6 +431,8 @@ static bool answer_find(struct world *world, const struct world_item *item, stru
 	event->found.healthy = is_healthy(world, item->service);
 	event->found.external = process->exists && process->run == 0 && world->was_absent[item->service];
 	event->found.pid = process->exists ? 100 + (pid_t)item->service : 0;
+	/* Begun before a restart of the daemon, and remembered. */
+	event->found.stopping = process->exists && process->run == 0 && process->stopping;
 	world->was_absent[item->service] |= !process->exists;
 	return true;
 }
@@ -459,6 +486,7 @@ static void fill_room(struct world *world, uint64_t fence)
 		world->overflows++;
 	else
 		room->held_mib = room->mib;
+	world->is_strange = true;
 }
 
 static void end_room(struct world *world, uint64_t fence)
@@ -783,6 +811,7 @@ static void come_stranger(struct world *world)
 	if (held_mib(world, g) + mib > world->setup->totals_mib[g])
 		return;
 	world->is_honest = false;
+	world->is_strange = true;
 	world->foreign_mib[g] += mib;
 	add_item(world, world->now + choose_between(choices, 100, 20000), ITEM_FOREIGN, g)->mib = mib;
 }
@@ -818,6 +847,7 @@ void world_disturb(struct world *world)
 		break;
 	case 3:
 		world->readings = choose(choices, READ_MODES);
+		world->is_strange = true;
 		break;
 	case 4:
 		world->lies = world->setup->nastiness > 2 && chance(choices, 300);
@@ -849,6 +879,18 @@ void world_calm(struct world *world)
 	}
 }
 
+/* Whether a daemon that begins now would see memory of which it cannot find out whose it is. */
+static bool is_strange_now(const struct world *world)
+{
+	bool is_strange = world->readings != READ_PROCESSES || world->lies;
+
+	for (size_t g = 0; g < world->setup->n_gpus; g++)
+		is_strange |= world->foreign_mib[g] + world->lost_mib[g] > 0;
+	for (size_t i = 0; i < SIM_ROOMS; i++)
+		is_strange |= world->rooms[i].held_mib > 0;
+	return is_strange;
+}
+
 void world_begin(struct world *world, const struct setup *setup, struct choices *choices, FILE *trace)
 {
 	*world = (struct world){
@@ -867,6 +909,7 @@ void world_begin(struct world *world, const struct setup *setup, struct choices 
 		if (chance(choices, 150))
 			start_outside(world, s);
 	}
+	world->is_strange = is_strange_now(world); /* who was there before the daemon is found by it */
 }
 
 /* What was on its way to the daemon is lost; what happens to processes by itself goes on. */
@@ -908,6 +951,7 @@ void world_restart(struct world *world)
 		world->processes[s].adopted = true;
 		world->was_absent[s] = false;
 	}
+	world->is_strange = is_strange_now(world);
 }
 
 void world_come_back(struct world *world, uint64_t fence, uint64_t delay_ms)

@@ -104,6 +104,9 @@ struct world_reading {
 	size_t n_gpus;
 	struct gpu_facts gpus[SIM_GPUS];
 	uint32_t measured_mib[SIM_GPUS][SIM_SERVICES];
+	uint32_t nobodys_mib[SIM_GPUS]
+			    [SIM_SERVICES]; /* when it was taken: of processes that nobody had told the engine of */
+	uint32_t incarnations[SIM_SERVICES];
 };
 
 struct world_item {
@@ -157,6 +160,7 @@ struct world {
 	struct world_item *items;
 	struct world_reading *delivered; /* the last one, which the last event points to */
 	unsigned overflows; /* processes that died for lack of memory */
+	bool is_strange; /* since the daemon began there was memory of which it could not know whose it is */
 	bool is_honest; /* so far nobody took more than declared, no stranger came, no reading lied */
 };
 

@@ -626,6 +626,30 @@ static void test_adopted_memory_was_not_foreign(void **state)
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
 }
 
+/* A reading from between a crash and the news of it shows the memory as nobody's. It is on its way back all the same.
+ */
+static void test_memory_of_the_dead_was_not_foreign(void **state)
+{
+	struct site site;
+	RIG rig = site_new(&site);
+	uint64_t ticket;
+
+	(void)state;
+	rig_run(rig, site.ollama);
+	rig->measured_mib[0][site.ollama] = 0;
+	rig->foreign_mib[0] = 18000;
+	rig_read(rig);
+	rig_found(rig, site.comfyui, false, false); /* it was not one of ours that somebody started by hand */
+	rig_gone(rig, site.ollama, "SIGSEGV");
+	assert_int_equal(rig_account(rig, 0)->unreclaimed_mib, 18000);
+	assert_int_equal(rig_account(rig, 0)->foreign_mib, 0);
+	ticket = rig_submit(rig, REQUEST_START, site.comfyui, WAIT_DEFAULT_MS);
+	assert_int_equal(rig_outcome(rig, ticket), -1);
+	rig->foreign_mib[0] = 0;
+	rig_read(rig);
+	assert_int_equal(starts(rig), 1);
+}
+
 /* A stranger took the room between the plan and the start: the start does not happen. */
 static void test_stranger_in_between(void **state)
 {
@@ -1036,6 +1060,7 @@ int main(void)
 		cmocka_unit_test(test_waits_for_memory),
 		cmocka_unit_test(test_unreclaimed_becomes_foreign),
 		cmocka_unit_test(test_adopted_memory_was_not_foreign),
+		cmocka_unit_test(test_memory_of_the_dead_was_not_foreign),
 		cmocka_unit_test(test_stranger_in_between),
 		cmocka_unit_test(test_unhealthy_after_retries),
 		cmocka_unit_test(test_crash_is_noticed),
