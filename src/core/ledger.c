@@ -108,17 +108,21 @@ static bool is_in_motion(const struct engine *engine, size_t gpu)
 }
 
 /*
- * Of a process that has ended, and that has not been told yet, readings show the memory as nobody's. What services held
- * and do not hold any more is taken off, but nothing that was foreign before.
+ * What a service may have held when readings stopped to show it as its own: of a process that has ended, and that has
+ * not been told yet, they show the memory as nobody's. One that no reading ever showed may have held all it was to.
  */
-static uint64_t without_missing(const struct engine *engine, size_t gpu, uint64_t foreign, bool only_stopping)
+static uint64_t missing_mib(const struct engine *engine, const struct service *service, size_t gpu)
 {
-	uint64_t missing = 0, before = engine->cards[gpu].baseline_foreign_mib;
-	for (size_t i = 0; i < engine->n_services; i++) {
-		const struct service *service = &engine->services[i];
-		if (service->alive && (!only_stopping || service->state == SERVICE_STOPPING))
-			missing += service->peak_mib[gpu] - service->measured_mib[gpu];
-	}
+	if (!service->alive)
+		return 0;
+	return service->peak_mib[gpu] > 0 ? service->peak_mib[gpu] - service->measured_mib[gpu]
+					  : ledger_commitment(engine, service, gpu);
+}
+
+/* Nothing that was foreign before is taken for theirs. */
+static uint64_t without_missing(const struct engine *engine, size_t gpu, uint64_t foreign, uint64_t missing)
+{
+	uint64_t before = engine->cards[gpu].baseline_foreign_mib;
 	if (foreign <= before)
 		return foreign;
 	return missing < foreign - before ? foreign - missing : before;
@@ -126,30 +130,44 @@ static uint64_t without_missing(const struct engine *engine, size_t gpu, uint64_
 
 uint64_t ledger_lasting_foreign(const struct engine *engine, size_t gpu, const struct gpu_account *account)
 {
-	return account->mode == ACCOUNTING_PROCESS ? without_missing(engine, gpu, account->foreign_mib, true)
-						   : account->foreign_mib;
+	uint64_t missing = 0;
+	if (account->mode != ACCOUNTING_PROCESS)
+		return account->foreign_mib;
+	for (size_t i = 0; i < engine->n_services; i++)
+		if (engine->services[i].state == SERVICE_STOPPING)
+			missing += missing_mib(engine, &engine->services[i], gpu);
+	return without_missing(engine, gpu, account->foreign_mib, missing);
 }
 
 /*
- * What is noted too low only counts as on its way back for a while; what is too high makes requests fail. So what a
- * living service held before, and the last reading does not show as its own, is none: it may have died by then.
+ * What is noted too low only counts as on its way back for a while; what is too high makes requests fail that had only
+ * to wait. `ending` is about to end, or did; NULL: nobody.
  */
-static void note_baseline(struct engine *engine, size_t gpu)
+static void note_baseline(struct engine *engine, size_t gpu, const struct service *ending)
 {
 	struct gpu_account account;
-	struct card *card = &engine->cards[gpu];
+	uint64_t missing = ending != NULL ? missing_mib(engine, ending, gpu) : 0;
 	if (is_in_motion(engine, gpu) || !ledger_is_settled(engine))
 		return;
 	ledger_account(engine, gpu, &account);
 	if (account.mode == ACCOUNTING_PROCESS)
-		card->baseline_foreign_mib = without_missing(engine, gpu, account.foreign_mib, false);
+		engine->cards[gpu].baseline_foreign_mib = without_missing(engine, gpu, account.foreign_mib, missing);
+}
+
+/* With a reading that shows all services as they were: then what else there is is none of theirs. */
+static void refresh_baseline(struct engine *engine, size_t gpu)
+{
+	for (size_t i = 0; i < engine->n_services; i++)
+		if (missing_mib(engine, &engine->services[i], gpu) > 0)
+			return;
+	note_baseline(engine, gpu, NULL);
 }
 
 void ledger_expect_end(struct engine *engine, const struct service *service)
 {
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
 		if (ledger_gpus(engine, service) & GPU_BIT(gpu))
-			note_baseline(engine, gpu);
+			note_baseline(engine, gpu, service);
 }
 
 void ledger_end_service(struct engine *engine, struct service *service)
@@ -160,7 +178,7 @@ void ledger_end_service(struct engine *engine, struct service *service)
 		uint64_t held = ledger_commitment(engine, service, gpu);
 		if (held == 0 || !engine->cards[gpu].sampled)
 			continue; /* nothing has ever told, or will, when memory is back */
-		note_baseline(engine, gpu);
+		note_baseline(engine, gpu, service);
 		owed[gpu] = (uint32_t)held;
 		owes = true;
 	}
@@ -389,6 +407,7 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 	note_lasting_peaks(engine);
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
 		ledger_settle(engine, gpu);
+		refresh_baseline(engine, gpu);
 		look |= note_foreign(engine, gpu);
 	}
 	ledger_note_modes(engine);

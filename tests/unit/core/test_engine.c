@@ -650,6 +650,46 @@ static void test_memory_of_the_dead_was_not_foreign(void **state)
 	assert_int_equal(starts(rig), 1);
 }
 
+/* Nor when it took its memory and died between two readings, so that none ever showed it as its own. */
+static void test_memory_that_nobody_saw_was_not_foreign(void **state)
+{
+	struct site site;
+	RIG rig = site_new(&site);
+	uint64_t ticket;
+
+	(void)state;
+	rig_submit(rig, REQUEST_START, site.ollama, WAIT_DEFAULT_MS);
+	rig_started(rig, site.ollama);
+	rig->foreign_mib[0] = 18000;
+	rig_read(rig);
+	rig_found(rig, site.comfyui, false, false);
+	rig_gone(rig, site.ollama, "SIGSEGV");
+	assert_int_equal(rig_account(rig, 0)->foreign_mib, 0);
+	ticket = rig_submit(rig, REQUEST_START, site.comfyui, WAIT_DEFAULT_MS);
+	assert_int_equal(rig_outcome(rig, ticket), -1);
+}
+
+/* What is foreign all the time is not waited for when a service ends, also while others hold less than declared. */
+static void test_foreign_memory_is_not_owed(void **state)
+{
+	struct site site;
+	RIG rig = site_new(&site);
+
+	(void)state;
+	rig->foreign_mib[0] = 500;
+	rig_read(rig);
+	for (size_t s = 0; s < rig->config.n_services; s++)
+		rig_found(rig, s, false, false); /* it was none of ours that somebody started by hand */
+	rig_run(rig, site.cosyvoice);
+	rig_run(rig, site.vidi);
+	rig->measured_mib[0][site.vidi] = 3000;
+	rig_read(rig);
+	rig_submit(rig, REQUEST_STOP, site.cosyvoice, WAIT_DEFAULT_MS);
+	rig_down(rig, site.cosyvoice);
+	assert_int_equal(rig_account(rig, 0)->unreclaimed_mib, 0);
+	assert_int_equal(rig_account(rig, 0)->foreign_mib, 500);
+}
+
 /* A stranger took the room between the plan and the start: the start does not happen. */
 static void test_stranger_in_between(void **state)
 {
@@ -1061,6 +1101,8 @@ int main(void)
 		cmocka_unit_test(test_unreclaimed_becomes_foreign),
 		cmocka_unit_test(test_adopted_memory_was_not_foreign),
 		cmocka_unit_test(test_memory_of_the_dead_was_not_foreign),
+		cmocka_unit_test(test_memory_that_nobody_saw_was_not_foreign),
+		cmocka_unit_test(test_foreign_memory_is_not_owed),
 		cmocka_unit_test(test_stranger_in_between),
 		cmocka_unit_test(test_unhealthy_after_retries),
 		cmocka_unit_test(test_crash_is_noticed),
