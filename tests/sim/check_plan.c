@@ -737,6 +737,9 @@ static bool fits_beside_all(const struct checker *checker, const struct asked *s
 
 	if (spec->kind != REQUEST_PHASE && spec->kind != REQUEST_START && spec->kind != REQUEST_LEASE)
 		return false;
+	for (size_t i = 0; i < checker->n_pending; i++)
+		if (checker->pending[i].is_doubtful || checker->pending[i].end_ms == checker->reading.taken_ms)
+			return false; /* before anything was read nothing is owed; at the same moment it may be back */
 	for (size_t g = 0; g < admission.n_gpus; g++) {
 		uint32_t total;
 

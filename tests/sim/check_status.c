@@ -359,6 +359,19 @@ static bool is_place_unknown(
 	return false;
 }
 
+/* What is nobody's may be of a service that is being stopped, and has died already: then it is about to come back. */
+static bool may_be_of_the_dying(const struct checker *checker)
+{
+	bool is_stopping = false, is_open = false;
+
+	for (size_t s = 0; s < checker->setup.config.n_services; s++)
+		is_stopping |= checker->told[s].alive && checker->states[s] == SERVICE_STOPPING;
+	for (size_t g = 0; g < checker->setup.n_gpus; g++)
+		is_open |= account_mode(checker, g) == ACCOUNTING_PROCESS &&
+			account_others(checker, g).lo < account_others(checker, g).hi;
+	return is_stopping && is_open;
+}
+
 /* Somebody waits only for what runs, or for somebody who waits before him. */
 static void check_waits(struct checker *checker, const struct observation *seen, size_t index)
 {
@@ -382,7 +395,8 @@ static void check_waits(struct checker *checker, const struct observation *seen,
 			request_may_fit_some_day(checker, &waiting->spec) || leases_are_full(checker) ||
 				is_place_unknown(checker, seen, waiting),
 			"parked-unfit");
-	if (waiting->state != TRANSITION_QUEUED || !lock_permits(checker, &waiting->spec))
+	if (waiting->state != TRANSITION_QUEUED || !lock_permits(checker, &waiting->spec) ||
+		may_be_of_the_dying(checker))
 		return;
 	for (size_t i = 0; i < seen->n_running; i++) {
 		if (!is_at_work(checker, &seen->running[i]))

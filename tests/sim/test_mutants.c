@@ -241,8 +241,9 @@ static void refuse_who_waited(struct observation *seen, uint64_t *memory)
 	struct seen_effect *reply = find_effect(seen, EFFECT_REPLY);
 
 	(void)memory;
-	if (reply == NULL || (reply->effect.answer.outcome != OUTCOME_WAIT_TIMEOUT &&
-				     reply->effect.answer.outcome != OUTCOME_LEASE_TIMEOUT))
+	if (reply == NULL ||
+		(reply->effect.answer.outcome != OUTCOME_WAIT_TIMEOUT &&
+			reply->effect.answer.outcome != OUTCOME_LEASE_TIMEOUT))
 		return;
 	reply->effect.answer.outcome = OUTCOME_INSUFFICIENT_VRAM;
 	reply->answer.state = TRANSITION_FAILED;

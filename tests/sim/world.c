@@ -97,7 +97,8 @@ static void lose_memory(struct world *world, size_t service)
 		uint32_t mib = process->memory_mib[g];
 
 		process->memory_mib[g] = 0;
-		world->is_strange |= mib > 0 && process->run == 0;
+		/* Nobody knew of it, or where it stood. */
+		world->is_strange |= mib > 0 && (process->run == 0 || (process->adopted && world->setup->n_gpus > 1));
 		if (mib == 0 || process->release_delay_ms == 0)
 			continue;
 		world->is_strange |= process->release_delay_ms > RECLAIMED_MS;
@@ -208,7 +209,7 @@ static void schedule_memory(struct world *world, size_t service, uint64_t boot_m
 	if (goes_wrong(world, 120)) {
 		mib += mib / 8 * choose(world->choices, 8);
 		world->is_honest = false;
-		world->is_strange = true; /* what it takes between two readings nobody sees */
+		world->processes[service].is_greedy = world->is_strange = true;
 	} else if (chance(world->choices, 300)) {
 		mib -= mib / 2;
 	}
@@ -217,7 +218,7 @@ static void schedule_memory(struct world *world, size_t service, uint64_t boot_m
 	add_item(world, at, ITEM_MEMORY, service)->mib = mib;
 	if (goes_wrong(world, 60)) {
 		world->is_honest = false;
-		world->is_strange = true;
+		world->processes[service].is_greedy = world->is_strange = true;
 		add_item(world, at + 500, ITEM_LEAK, service)->mib = 64 + mib / 16;
 	}
 }
@@ -888,6 +889,9 @@ static bool is_strange_now(const struct world *world)
 		is_strange |= world->foreign_mib[g] + world->lost_mib[g] > 0;
 	for (size_t i = 0; i < SIM_ROOMS; i++)
 		is_strange |= world->rooms[i].held_mib > 0;
+	for (size_t s = 0; s < world->setup->config.n_services;
+		s++) /* what it takes between two readings nobody sees */
+		is_strange |= world->processes[s].exists && world->processes[s].is_greedy;
 	return is_strange;
 }
 

@@ -61,6 +61,7 @@ struct process {
 	bool adopted;
 	bool leader_ended;
 	bool stopping;
+	bool is_greedy; /* takes more than was declared, now or later */
 	gpu_set gpus;
 	uint32_t memory_mib[SIM_GPUS];
 	uint64_t healthy_from; /* SIM_NEVER: never */
