@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "base/owned.h"
 #include "daemon/daemon.h"
@@ -194,7 +194,10 @@ static int lock_state_dir(struct daemon_paths *paths, struct error *err)
 	if (fd < 0)
 		return error_set(err, -errno, "state_dir: cannot open %s: %s", path, strerror(errno));
 	char holder[32] = "";
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	int r = file_lock_take(fd);
+	if (r < 0 && r != -EWOULDBLOCK)
+		return error_set(err, r, "state_dir: cannot lock %s: %s", path, strerror(-r));
+	if (r < 0) {
 		ssize_t length = read(fd, holder, sizeof(holder) - 1);
 		holder[length > 0 ? strcspn(holder, "\n") : 0] = '\0';
 		return error_set(err, -EADDRINUSE,

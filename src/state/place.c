@@ -10,12 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "state/layout.h"
 
@@ -68,13 +68,12 @@ int place_lock(const char *path, int *ret_fd, uint64_t *ret_fence, struct error 
 	CLEANUP_CLOSE int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, MODE);
 	if (fd < 0)
 		return set_file_error(err, errno, "open", name);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno == EWOULDBLOCK)
-			return error_set(err, -EAGAIN,
-				"state: another process uses %s; end that gpumgrd, or name another folder (state_dir)",
-				path);
-		return set_file_error(err, errno, "lock", name);
-	}
+	int r = file_lock_take(fd);
+	if (r == -EWOULDBLOCK)
+		return error_set(err, -EAGAIN,
+			"state: another process uses %s; end that gpumgrd, or name another folder (state_dir)", path);
+	if (r < 0)
+		return set_file_error(err, -r, "lock", name);
 	*ret_fence = read_fence(fd);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
