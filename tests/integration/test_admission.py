@@ -3,14 +3,14 @@
 from urllib.request import urlopen
 
 import gpumgr_testlib as lib
-from gpumgr_testlib import CARD_MIB, RESERVE_MIB, CardWatch, actions, eventually
+from gpumgr_testlib import CARD_MIB, RESERVE_MIB, SLOWNESS, CardWatch, actions, eventually
 
 ROOM = CARD_MIB - RESERVE_MIB
 
 
 def visit(service, path):
     """Asks something of the service itself."""
-    with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5) as response:
+    with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
         return response.status
 
 
@@ -314,8 +314,8 @@ def test_any_card_takes_the_one_with_room(make_daemon):
 
 def test_two_cards_work_side_by_side(make_daemon):
     services = {
-        "a": lib.sim_service(20000, 50, "--gpu=0", "--boot=0.8", gpus=[0]),
-        "b": lib.sim_service(20000, 50, "--gpu=1", "--boot=0.8", gpus=[1]),
+        "a": lib.held_back_service(20000, 50, "--gpu=0", gpus=[0]),
+        "b": lib.held_back_service(20000, 50, "--gpu=1", gpus=[1]),
     }
     daemon = make_daemon(services, start=False)
     daemon.config["gpu"]["sim"]["gpus"] = [CARD_MIB, CARD_MIB]
@@ -323,5 +323,7 @@ def test_two_cards_work_side_by_side(make_daemon):
     daemon.start()
     daemon.start_service("a", **{"async": 1}).ok(202)
     daemon.start_service("b", **{"async": 1}).ok(202)
-    eventually(lambda: len(daemon.status()["transitions"]) == 2, "both run at once", 0.7)
+    eventually(lambda: len(daemon.status()["transitions"]) == 2, "both run at once")
+    for service in services.values():
+        lib.let_it_boot(service)
     eventually(lambda: daemon.ready() == {"a", "b"}, "both are ready")

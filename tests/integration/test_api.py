@@ -222,7 +222,7 @@ def test_no_web_page_can_drive_it(daemon):
 
 
 def tcp(port, method, path, headers=None):
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=10 * SLOWNESS)
     try:
         connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
@@ -440,7 +440,7 @@ def test_logs_are_followed(make_daemon):
 
 
 def test_hundreds_of_clients_wait_at_once(make_daemon):
-    services = {"slow": lib.sim_service(4000, 50, "--boot=1.0"), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
     daemon = make_daemon(services)
     daemon.start_service("slow", **{"async": 1}).ok(202)
     clients = []
@@ -453,6 +453,7 @@ def test_hundreds_of_clients_wait_at_once(make_daemon):
     began = time.monotonic()
     assert daemon.status()["services"]["slow"]["state"] == "starting"
     assert time.monotonic() - began < 1 * SLOWNESS
+    lib.let_it_boot(services["slow"])
     for client in clients:
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
         client.close()

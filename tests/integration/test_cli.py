@@ -214,7 +214,7 @@ def test_a_socket_that_may_not_be_opened_is_told_apart(pipeline):
         env=pipeline.env(),
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=10 * SLOWNESS,
         check=False,
         **who,
     )
@@ -228,7 +228,7 @@ def test_a_socket_that_may_not_be_opened_is_told_apart(pipeline):
 
 def test_a_wait_that_runs_out_is_status_5(make_daemon):
     services = {
-        "slow": lib.sim_service(4000, 50, "--boot=1.5"),
+        "slow": lib.held_back_service(4000, 50),
         "next": lib.sim_service(4000, 50),
         "never": lib.sim_service(4000, 50, "--never-healthy", timeout="0.4s"),
     }
@@ -236,6 +236,7 @@ def test_a_wait_that_runs_out_is_status_5(make_daemon):
     daemon.start_service("slow", **{"async": 1}).ok(202)
     result = expect(daemon.cli("phase", 1, "--wait", "0.2"), TIMED_OUT)
     assert "slow" in result.stderr
+    lib.let_it_boot(services["slow"])
     eventually(lambda: daemon.state("slow") == "ready", "slow is up")
     # A boot that takes too long is a failed operation, not a wait.
     result = expect(daemon.cli("start", "never"), FAILED)
@@ -286,7 +287,7 @@ def test_logs_followed_and_interrupted(make_daemon):
         if line == "second\n":
             break
     process.terminate()
-    process.wait(5)
+    process.wait(5 * SLOWNESS)
     process.stdout.close()
     process.stderr.close()
 
@@ -295,13 +296,13 @@ def test_events_followed(make_daemon):
     daemon = make_daemon({"a": lib.sim_service(4000, 50)})
     process = follow(daemon, "events", "-f")
     daemon.extra_processes.append(process)
-    time.sleep(0.3 * SLOWNESS)
+    eventually(lambda: "\ngpumgr_stream_clients 1\n" in daemon.get("/metrics").text, "it listens", 10)
     daemon.start_service("a").ok()
     for line in process.stdout:
         if "a" in line and "ready" in line:
             break
     process.terminate()
-    process.wait(5)
+    process.wait(5 * SLOWNESS)
     process.stdout.close()
     process.stderr.close()
 
@@ -310,7 +311,7 @@ def test_a_pipe_that_closes_early(pipeline):
     pipeline.phase(2).ok()
     process = follow(pipeline, "status")
     process.stdout.close()
-    process.wait(5)
+    process.wait(5 * SLOWNESS)
     assert process.returncode in (0, 1, -13)
     process.stderr.close()
 
@@ -323,7 +324,7 @@ def test_a_full_disk_for_the_output(pipeline):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=10,
+            timeout=10 * SLOWNESS,
             check=False,
         )
     assert process.returncode == FAILED, process.stderr
@@ -336,14 +337,15 @@ def test_leases_that_are_none(pipeline):
 
 
 def test_an_interrupt_withdraws_a_waiting_request(make_daemon):
-    services = {"slow": lib.sim_service(4000, 50, "--boot=1.2"), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
     daemon = make_daemon(services)
     daemon.start_service("slow", **{"async": 1}).ok(202)
     process = follow(daemon, "start", "next")
     daemon.extra_processes.append(process)
     eventually(lambda: daemon.status()["queue"], "it waits")
     process.terminate()
-    process.communicate(timeout=5)
+    process.communicate(timeout=5 * SLOWNESS)
     eventually(lambda: not daemon.status()["queue"], "it is withdrawn")
+    lib.let_it_boot(services["slow"])
     eventually(lambda: daemon.state("slow") == "ready", "slow is up")
     assert daemon.state("next") == "stopped"

@@ -92,7 +92,7 @@ def test_what_is_configured_no_more_is_forgotten(make_daemon):
 
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 def test_what_was_interrupted_is_said(make_daemon, kill):
-    services = make_services() | {"slow": lib.sim_service(21500, 90, "--boot=2")}
+    services = make_services() | {"slow": lib.held_back_service(21500, 90)}
     daemon = make_daemon(services, PHASES | {3: {"name": "heavy", "services": ["slow"]}})
     daemon.phase(2).ok()
     daemon.phase(3, **{"async": 1}).ok(202)
@@ -102,14 +102,15 @@ def test_what_was_interrupted_is_said(make_daemon, kill):
     eventually(lambda: text in daemon.log(), "it says what was interrupted")
     line = next(line for line in daemon.log().splitlines() if text in line)
     assert "slow starting" in line and ("saw stopped" in line or "drill stopped" in line), line
-    eventually(lambda: daemon.state("slow") == "ready", "it was adopted", 6)
+    lib.let_it_boot(services["slow"])
+    eventually(lambda: daemon.state("slow") == "ready", "it was adopted")
     # Once is enough.
     daemon.restart(kill=True)
     assert daemon.log().count(text) == 1
 
 
 def test_what_was_interrupted_is_an_event(make_daemon):
-    daemon = make_daemon({"slow": lib.sim_service(1000, 90, "--boot=1")})
+    daemon = make_daemon({"slow": lib.held_back_service(1000, 90)})
     with daemon.events() as events:
         daemon.start_service("slow", **{"async": 1}).ok(202)
         last = events.until(lambda e: e["event"] == "step")[-1]["id"]
@@ -118,6 +119,7 @@ def test_what_was_interrupted_is_an_event(make_daemon):
         seen = events.until(lambda e: e["event"] == "transition.interrupted")[-1]["data"]
     assert seen["subject"] == "start slow" and seen["type"] == "transition.interrupted", seen
     assert "found: slow starting" in json.dumps(seen)
+    daemon.stop_service("slow", force=1).ok()
 
 
 def test_nothing_is_said_of_what_was_finished(make_daemon):

@@ -84,22 +84,28 @@ def test_killed_while_a_service_boots(make_daemon):
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["wanted-at-once", "left-alone"])
-def test_killed_while_a_service_stops(make_daemon, wanted):
+def test_killed_while_a_service_stops(make_daemon, tmp_path, wanted):
     """The stop is brought to its end. Whoever wants the service meanwhile gets a new one, not one about to end."""
-    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--stop-delay=1")})
+    busy, port = tmp_path / "busy", lib.free_port()
+    script = f"trap 'while [ -e {busy} ]; do sleep 0.02; done; exit' TERM; {SIMSVC} --port={port} --vram=4000 & wait"
+    daemon = make_daemon({"slow": lib.shell_service(script, port=port, process={"stop_timeout": "60s"})})
     daemon.start_service("slow").ok()
     pid = daemon.service("slow")["pid"]
+    busy.touch()
     daemon.stop_service("slow", **{"async": 1}).ok(202)
     eventually(lambda: daemon.state("slow") == "stopping", "it is told to stop")
     daemon.kill()
     assert is_alive(pid)
     daemon.start(wait=not wanted)
     if wanted:
-        eventually(daemon.socket.exists, "the socket is there")
         eventually(lambda: answers(daemon), "it answers")
-        assert daemon.start_service("slow").ok()["success"] is True
+        start = Background(daemon.start_service, "slow")
+        eventually(lambda: daemon.status()["queue"] or daemon.status()["transitions"], "it is wanted")
+        busy.unlink()
+        assert start.result().ok()["success"] is True
         assert daemon.state("slow") == "ready" and daemon.service("slow")["pid"] != pid
     else:
+        busy.unlink()
         eventually(lambda: daemon.state("slow") == "stopped", "the stop is finished")
     assert not is_alive(pid) and daemon.service("slow")["error"] is None
 
@@ -134,7 +140,7 @@ def test_started_by_hand_is_adopted_and_can_be_stopped(make_daemon):
     assert daemon.gpu()["committed_mb"] == 4000
     assert daemon.start_service("a").ok()["steps"] == []
     stop = Background(daemon.stop_service, "a")
-    process.wait(10)
+    process.wait(10 * SLOWNESS)
     stop.result().ok()
     assert daemon.state("a") == "stopped"
 
@@ -172,7 +178,7 @@ def test_a_stranger_on_the_port_is_never_signalled(make_daemon):
 
 
 def test_waiting_requests_are_told_when_it_stops(make_daemon):
-    services = {"slow": lib.sim_service(4000, 50, "--boot=5"), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
     daemon = make_daemon(services)
     running = Background(daemon.start_service, "slow")
     eventually(lambda: daemon.status()["transitions"], "the start runs")
@@ -187,7 +193,7 @@ def test_waiting_requests_are_told_when_it_stops(make_daemon):
     running.result().problem(503, "shutting_down")
     assert not daemon.socket.exists()
     daemon.start()
-    eventually(lambda: daemon.state("slow") in ("starting", "ready"), "it is found again")
+    eventually(lambda: daemon.state("slow") == "starting", "it is found again")
     daemon.stop_service("slow", force=1).ok()
 
 
@@ -200,7 +206,7 @@ def test_what_is_to_be_stopped_is_stopped_when_it_ends(make_daemon):
         "gone": lib.sim_service(1000, 50, "--stop-delay=0.5", on_exit="stop"),
         "deaf": lib.sim_service(1000, 50, "--ignore-term", process={"stop_timeout": "1s"}, on_exit="stop"),
         "down": lib.sim_service(1000, 50, on_exit="stop"),
-        "slow": lib.sim_service(1000, 50, "--boot=10", on_exit="stop"),
+        "slow": lib.held_back_service(1000, 50, on_exit="stop"),
         "next": lib.sim_service(20500, 90),
     }
     daemon = make_daemon(services)
@@ -327,7 +333,7 @@ def test_folders_that_may_not_be_written(make_daemon, tmp_path):
     ):
         command = [lib.GPUMGRD, "-c", daemon.config_path, "--socket", socket_path, "--state-dir", state_dir]
         result = subprocess.run(
-            list(map(str, command)), env=daemon.env(), capture_output=True, text=True, timeout=10, check=False, **who
+            list(map(str, command)), env=daemon.env(), capture_output=True, text=True, timeout=10 * SLOWNESS, check=False, **who
         )
         assert result.returncode == 1, lib.text_of(result)
         assert str(named) in result.stderr, lib.text_of(result)

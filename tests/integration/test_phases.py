@@ -17,7 +17,7 @@ from gpumgr_testlib import CARD_MIB, RESERVE_MIB, SLOWNESS, Background, CardWatc
 def answers(service):
     """Whether the service's own health endpoint answers."""
     try:
-        with urlopen(service["health"]["http"], timeout=2) as response:
+        with urlopen(service["health"]["http"], timeout=2 * SLOWNESS) as response:
             return response.status == 200
     except URLError:
         return False
@@ -117,8 +117,9 @@ def test_a_repeat_does_nothing_and_is_fast(pipeline):
     assert (time.monotonic() - began) / 20 < 0.05 * SLOWNESS
     assert pipeline.service("comfyui")["pid"] == pid
     began = time.monotonic()
-    assert pipeline.start_service("comfyui").ok()["steps"] == []
-    assert time.monotonic() - began < 0.5 * SLOWNESS
+    for _ in range(5):
+        assert pipeline.start_service("comfyui").ok()["steps"] == []
+    assert (time.monotonic() - began) / 5 < 0.5 * SLOWNESS
 
 
 def test_the_phase_is_no_hold(pipeline):
@@ -152,9 +153,15 @@ def test_independent_steps_run_side_by_side(make_daemon):
     phases = {1: {"services": ["a", "b"]}, 2: {"services": ["c", "d"]}}
     daemon = make_daemon(services, phases)
     daemon.phase(1).ok()
-    body = daemon.phase(2).ok()
-    assert len(body["steps"]) == 4
-    assert 1000 <= body["duration_ms"] < 1000 + 700 * SLOWNESS
+    with daemon.events() as events:
+        body = daemon.phase(2).ok()
+        seen = events.until(lambda e: e["event"] == "transition" and e["data"]["data"]["state"] == "done")
+    assert len(body["steps"]) == 4 and body["duration_ms"] >= 1000
+    steps = [(e["data"]["subject"], e["data"]["data"]["state"]) for e in seen if e["event"] == "step"]
+    for pair in ("ab", "cd"):
+        began = [steps.index((name, "running")) for name in pair]
+        ended = [steps.index((name, "done")) for name in pair]
+        assert max(began) < min(ended), steps
 
 
 def test_the_plan_is_what_then_happens(pipeline):
@@ -181,18 +188,20 @@ def test_the_plan_is_what_then_happens(pipeline):
 
 
 def test_equal_requests_join(make_daemon):
-    daemon = make_daemon(lib.pipeline_services(boot=0.4), lib.PIPELINE_PHASES)
+    services = lib.pipeline_services() | {"comfyui": lib.held_back_service(20000, 100)}
+    daemon = make_daemon(services, lib.PIPELINE_PHASES)
     calls = [Background(daemon.phase, 4) for _ in range(8)]
+    eventually(lambda: daemon.log().count("POST /gpu/prepare-phase/4") == 8, "all have asked")
+    lib.let_it_boot(services["comfyui"])
     bodies = [call.result().ok() for call in calls]
     assert len({body["transition"] for body in bodies}) == 1
-    assert count_starts(daemon, "comfyui") == 1
-
     calls = [Background(daemon.start_service, "comfyui") for _ in range(4)]
     assert all(call.result().ok()["steps"] == [] for call in calls)
+    assert count_starts(daemon, "comfyui") == 1
 
 
 def count_starts(daemon, name):
-    """How often the service was started, by the event stream's memory."""
+    """How often the service was started, by the event stream's memory; it is stopped for that."""
     with daemon.events(headers={"Last-Event-ID": "0"}) as events:
         daemon.stop_service(name).ok()
         seen = events.until(
@@ -201,13 +210,11 @@ def count_starts(daemon, name):
             and e["data"]["data"]["to"] == "stopped"
             and e["data"]["data"]["from"] == "stopping"
         )
-    count = sum(
+    return sum(
         1
         for e in seen
         if e.get("event") == "service.state" and e["data"]["subject"] == name and e["data"]["data"]["to"] == "starting"
     )
-    daemon.start_service(name).ok()
-    return count
 
 
 @pytest.mark.parametrize("seed_number", [1, 2])
@@ -243,14 +250,15 @@ def test_many_workers_never_overfill_the_card(make_daemon, seed_number):
     assert watch.samples > 10
     assert watch.most <= CARD_MIB - RESERVE_MIB
     for name in daemon.services:
-        assert "memory" not in daemon.service_log(name).lower() or "out of memory" not in daemon.service_log(name)
+        assert "out of memory" not in daemon.service_log(name).lower()
         assert daemon.state(name) in ("ready", "stopped"), daemon.service(name)
     daemon.phase(4).ok()
     assert daemon.ready() == {"comfyui"}
 
 
 def test_async_answers_at_once(make_daemon):
-    daemon = make_daemon(lib.pipeline_services(boot=0.3), lib.PIPELINE_PHASES)
+    services = lib.pipeline_services() | {"comfyui": lib.held_back_service(20000, 100)}
+    daemon = make_daemon(services, lib.PIPELINE_PHASES)
     answer = daemon.phase(4, **{"async": 1})
     body = answer.ok(202)
     assert body["success"] is True and body["kind"] == "phase" and body["target"] == "video" and body["phase"] == 4
@@ -259,6 +267,8 @@ def test_async_answers_at_once(make_daemon):
     running = daemon.status()["transitions"]
     assert [t["id"] for t in running] == [body["id"]]
     assert daemon.service("comfyui")["transition"] == body["id"]
+    time.sleep(0.3)
+    lib.let_it_boot(services["comfyui"])
     record = daemon.wait_for_transition(body["id"])
     assert record["state"] == "done" and record["outcome"] == "done"
     assert actions(record["steps"]) == [("start", "comfyui")]
@@ -274,7 +284,7 @@ def test_async_answers_at_once(make_daemon):
 
 def test_the_queue_is_shown_and_ordered_by_priority(make_daemon):
     services = {
-        "slow": lib.sim_service(4000, 50, "--boot=1.0"),
+        "slow": lib.held_back_service(4000, 50),
         "low": lib.sim_service(4000, 10),
         "high": lib.sim_service(4000, 90),
     }
@@ -288,15 +298,18 @@ def test_the_queue_is_shown_and_ordered_by_priority(make_daemon):
     assert [t["place"] for t in status["queue"]] == [1, 2]
     assert [t["priority"] for t in status["queue"]] == [90, 10]
     assert all(t["state"] == "queued" and t["waits_for"] for t in status["queue"])
+    lib.let_it_boot(services["slow"])
     records = {t: daemon.wait_for_transition(t) for t in (first, low, high)}
     assert all(record["state"] == "done" for record in records.values())
     assert records[first]["started_at"] < records[high]["started_at"] <= records[low]["started_at"]
 
 
 def test_a_turn_is_handed_over_at_once(make_daemon):
-    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--boot=0.7"), "next": lib.sim_service(4000, 50)})
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
+    daemon = make_daemon(services)
     first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
     second = daemon.start_service("next", **{"async": 1}).ok(202)["id"]
+    lib.let_it_boot(services["slow"])
     ended = daemon.wait_for_transition(first)["ended_at"]
     started = daemon.wait_for_transition(second)["started_at"]
     assert {daemon.transition(first)["ended_at"] for _ in range(50)} == {ended}
@@ -305,21 +318,27 @@ def test_a_turn_is_handed_over_at_once(make_daemon):
 
 
 def test_a_wait_has_an_end(make_daemon):
-    services = {"slow": lib.sim_service(4000, 50, "--boot=1.5"), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
     daemon = make_daemon(services)
     first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
     began = time.monotonic()
     problem = daemon.start_service("next", wait_s=0.2).problem(504, "wait_timeout")
     assert 0.15 < time.monotonic() - began < 1.0 * SLOWNESS
     assert "slow" in json.dumps(problem)
+    lib.let_it_boot(services["slow"])
     assert daemon.wait_for_transition(first)["state"] == "done"
     assert daemon.state("next") == "stopped"
     # The boot is not part of the wait.
-    assert daemon.restart_service("slow", wait_s=0.2).ok()["success"] is True
+    pid = daemon.service("slow")["pid"]
+    restart = Background(daemon.restart_service, "slow", wait_s=0.2)
+    eventually(lambda: daemon.service("slow")["pid"] not in (None, pid), "it boots again")
+    time.sleep(0.4)
+    lib.let_it_boot(services["slow"])
+    assert restart.result().ok()["success"] is True
 
 
 def test_a_client_that_goes_away_while_queued_is_forgotten(make_daemon):
-    services = {"slow": lib.sim_service(4000, 50, "--boot=0.8"), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
     daemon = make_daemon(services)
     first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
     client = socket.socket(socket.AF_UNIX)
@@ -329,12 +348,13 @@ def test_a_client_that_goes_away_while_queued_is_forgotten(make_daemon):
     client.close()
     eventually(lambda: not daemon.status()["queue"], "the request is withdrawn", 0.6)
     assert daemon.transition(queued[0]["id"])["outcome"] == "withdrawn"
+    lib.let_it_boot(services["slow"])
     assert daemon.wait_for_transition(first)["state"] == "done"
     assert daemon.state("next") == "stopped"
 
 
 def test_a_joined_request_survives_one_of_its_clients(make_daemon):
-    services = {"slow": lib.sim_service(4000, 50, "--boot=0.8"), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
     daemon = make_daemon(services)
     daemon.start_service("slow", **{"async": 1}).ok(202)
     client = socket.socket(socket.AF_UNIX)
@@ -342,19 +362,22 @@ def test_a_joined_request_survives_one_of_its_clients(make_daemon):
     client.sendall(b"POST /gpu/service/next/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     eventually(lambda: daemon.status()["queue"], "the request waits")
     other = Background(daemon.start_service, "next")
-    time.sleep(0.1)
+    eventually(lambda: daemon.log().count("POST /gpu/service/next/start") == 2, "the other has asked")
     client.close()
+    lib.let_it_boot(services["slow"])
     assert other.result().ok()["success"] is True
     assert daemon.state("next") == "ready"
 
 
 def test_what_began_is_finished_though_its_client_went_away(make_daemon):
-    daemon = make_daemon({"slow": lib.sim_service(4000, 50, "--boot=0.5")})
+    services = {"slow": lib.held_back_service(4000, 50)}
+    daemon = make_daemon(services)
     client = socket.socket(socket.AF_UNIX)
     client.connect(str(daemon.socket))
     client.sendall(b"POST /gpu/service/slow/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     running = eventually(lambda: daemon.status()["transitions"], "the start runs")
     client.close()
+    lib.let_it_boot(services["slow"])
     assert daemon.wait_for_transition(running[0]["id"])["outcome"] == "done"
     assert daemon.state("slow") == "ready"
 

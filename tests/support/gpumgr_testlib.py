@@ -20,6 +20,7 @@ import threading
 import time
 from pathlib import Path
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import yaml
 
@@ -152,6 +153,24 @@ def sim_service(vram=4000, priority=50, *options, port=None, health="/health", t
     }
     service.update(keys)
     return service
+
+
+def held_back_service(vram=4000, priority=50, *options, timeout="600s", **keys):
+    """A service that boots until let_it_boot(): what is to be seen meanwhile can be seen on the slowest machine."""
+    return sim_service(vram, priority, "--never-healthy", *options, timeout=timeout, **keys)
+
+
+def let_it_boot(service):
+    """Lets the boot of a held_back_service() come to its end."""
+
+    def is_told():
+        try:
+            with urlopen(f"http://127.0.0.1:{service_port(service)}/healthy", timeout=5 * SLOWNESS) as response:
+                return response.status == 200
+        except OSError:
+            return False  # it does not listen yet
+
+    eventually(is_told, "it is told that it is healthy")
 
 
 def shell_service(script, vram=4000, priority=50, port=None, timeout="10s", process=None, **keys):
@@ -483,7 +502,7 @@ class Daemon:
         if self.socket.exists():
             complaints.append("the socket file is left")
         left = self.processes()
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 2 * SLOWNESS
         while left and time.monotonic() < deadline:
             time.sleep(0.02)
             left = self.processes()
