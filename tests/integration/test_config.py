@@ -158,10 +158,10 @@ def test_the_reference_names_every_key():
         assert key in result.stdout
 
 
-def test_the_default_places(make_daemon, tmp_path):
+def test_the_default_places(tmp_path):
     """As a user the daemon lives in the XDG folders; as root they are the system's, so only the message is tested."""
-    result = lib.run_tool([lib.GPUMGRD], {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, timeout=10)
     if os.getuid() == 0 and Path("/etc/gpumgr/gpumgr.yaml").exists():
-        return
+        pytest.skip("a gpumgrd of root would run with this machine's own configuration")
+    result = lib.run_tool([lib.GPUMGRD], {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, timeout=10)
     assert result.returncode == USAGE, text_of(result)
     assert "gpumgr.yaml" in result.stderr

@@ -36,16 +36,17 @@ def test_killed_at_any_moment_of_a_start(make_daemon):
     services = {"slow": lib.sim_service(12000, 50, "--boot-refuse", "--boot=20", timeout="30s")}
     daemon = without_cgroups(make_daemon(services, start=False)).start()
     moments = random.Random(1)
-    begun = 0
+    begun, reach = 0, 0.004 * SLOWNESS
     for _ in range(25):
         with send(daemon, "POST /gpu/service/slow/start HTTP/1.1\r\nHost: localhost\r\n\r\n"):
-            time.sleep(moments.random() * 0.004 * SLOWNESS)
+            time.sleep(moments.random() * reach)
             daemon.kill()
         daemon.start()
         left = daemon.service_processes()
         assert len(left) <= 1
         assert daemon.state("slow") == ("starting" if left else "stopped")
         begun += len(left)
+        reach *= 1 if begun else 1.3  # a machine on which nothing has begun so soon is given more time
         daemon.stop_service("slow", force=1).ok()
     assert begun > 0
 
@@ -79,7 +80,7 @@ def test_a_query_beyond_all_measure_is_turned_away(make_daemon, count):
     daemon = make_daemon({"a": lib.sim_service(4000, 50)})
     try:
         answer = ask_with_parameters(daemon, count)
-    except ConnectionResetError:
+    except ConnectionError:
         answer = ""  # cut off while it was still sending
     assert answer == "" or answer.startswith(("HTTP/1.1 414 ", "HTTP/1.1 431 "))
     daemon.get("/health").ok()

@@ -265,11 +265,11 @@ def test_room_for_the_whole_card(make_daemon):
 
 
 def test_a_lease_ends_with_its_time(workshop):
-    lease = client.take(workshop, service="saw", ttl_s=0.5)
-    later = ask_later(workshop, service="saw")
+    workshop.start_service("saw").ok()
     begin = time.monotonic()
-    later.result().ok(201)
-    assert time.monotonic() - begin < 2 * SLOWNESS
+    lease = client.take(workshop, service="saw", ttl_s=0.5)
+    client.take(workshop, service="saw")
+    assert 0.5 <= time.monotonic() - begin < 2.5 * SLOWNESS
     client.renew(workshop, lease).problem(404, "unknown_lease")
     client.release(workshop, lease).problem(404, "unknown_lease")
 
@@ -349,8 +349,8 @@ def test_a_circle_of_three_is_refused(make_daemon):
     names = ("a", "b", "c")
     daemon = make_daemon({name: lib.sim_service(1000) for name in names})
     held = {name: client.take(daemon, service=name) for name in names}
-    ask_later(daemon, 1, service="b", holding=[held["a"]["id"]], wait_s=5)
-    ask_later(daemon, 2, service="c", holding=[held["b"]["id"]], wait_s=5)
+    ask_later(daemon, 1, service="b", holding=[held["a"]["id"]], wait_s=60)
+    ask_later(daemon, 2, service="c", holding=[held["b"]["id"]], wait_s=60)
     client.ask(daemon, service="a", holding=[held["c"]["id"]]).problem(409, "would_deadlock")
     assert len(client.waiting(daemon)) == 2
     client.release(daemon, held["c"]).ok()
@@ -529,7 +529,8 @@ def test_a_lease_and_work_of_its_own(make_daemon, jobs):
     jobs.jobs = 1
     client.release(daemon, lease).ok()
     daemon.start_service("important", wait_s=0.5).problem(504, "wait_timeout")
-    assert daemon.service("worker")["busy"] is True and daemon.state("worker") == "busy"
+    eventually(lambda: daemon.service("worker")["busy"] is True, "it has said that it works")
+    assert daemon.state("worker") == "busy"
     jobs.jobs = 0
     daemon.start_service("important").ok()
 
@@ -541,12 +542,12 @@ def test_a_leased_service_that_is_idle_again_yields(make_daemon):
     }
     daemon = make_daemon(services)
     lease = client.take(daemon, service="first")
-    client.release(daemon, lease).ok()
     begin = time.monotonic()
+    client.release(daemon, lease).ok()
     daemon.start_service("humble").problem(409, "insufficient_vram")
     steps = eventually(lambda: daemon.start_service("humble").json.get("steps"), "it yields", interval=0.1)
     assert actions(steps) == [("stop", "first"), ("start", "humble")]
-    assert time.monotonic() - begin > 0.8 * SLOWNESS
+    assert time.monotonic() - begin > 0.95 * SLOWNESS
 
 
 # ---- what is told ----

@@ -17,7 +17,7 @@ from gpumgr_testlib import SIMSVC, SLOWNESS, Background, eventually, is_alive
 def visit(service, path):
     """Asks something of the service itself; it may die of it."""
     try:
-        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5) as response:
+        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
             return response.status
     except OSError:
         return None
@@ -161,8 +161,7 @@ def test_a_script_that_does_not_exec(make_daemon):
     script = f"{SIMSVC} --port={port} --vram=4000; echo never reached >&2"
     daemon = make_daemon({"script": lib.shell_service(script, port=port)})
     daemon.start_service("script").ok()
-    daemon.wait_for_reading()
-    assert daemon.service("script")["measured_mb"] == 4000
+    eventually(lambda: daemon.service("script")["measured_mb"] == 4000, "its memory is its own")
     assert daemon.gpu()["foreign_mb"] == 0
     daemon.stop_service("script").ok()
     assert daemon.service_processes() == [] and daemon.sim_total() == 0
@@ -178,8 +177,8 @@ def test_a_script_that_puts_itself_into_the_background(make_daemon):
     }
     daemon = make_daemon(services)
     daemon.start_service("forking").ok()
-    daemon.wait_for_reading()
-    assert daemon.sim_total() == 4000 and daemon.service("forking")["measured_mb"] == 4000
+    assert daemon.sim_total() == 4000
+    eventually(lambda: daemon.service("forking")["measured_mb"] == 4000, "its memory is its own")
     daemon.stop_service("forking").ok()
     assert daemon.service_processes() == []
 
@@ -365,14 +364,15 @@ def test_a_health_check_that_hangs_holds_up_nobody(make_daemon):
     }
     daemon = make_daemon(services)
     number = daemon.start_service("mute", **{"async": 1}).ok(202)["id"]
-    slowest = 0
+    times, asked = [], time.monotonic()
     while daemon.transition(number)["state"] == "running":
         began = time.monotonic()
         daemon.status()
-        slowest = max(slowest, time.monotonic() - began)
+        times.append(time.monotonic() - began)
         time.sleep(0.01)
     assert daemon.transition(number)["state"] == "failed"
-    assert slowest < 0.25 * SLOWNESS
+    # Now and then the machine itself holds somebody up; the check hangs all the time.
+    assert sum(took for took in times if took > 0.25) < (time.monotonic() - asked) / 2, times
     daemon.start_service("other").ok()
 
 
@@ -385,7 +385,8 @@ def test_an_answer_without_an_end_harms_nobody(make_daemon):
     time.sleep(0.5)
     assert daemon.state("talker") == "ready"
     memory = next(line for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines() if "RssAnon" in line)
-    assert int(memory.split()[1]) < 30000 * SLOWNESS * 10, memory
+    most = 32 * 1024 if "asan" not in lib.BUILD_DIR.name else 400 * 1024  # kB; sanitizers keep for a while what was freed
+    assert int(memory.split()[1]) < most, memory
     daemon.stop_service("talker").ok()
 
 
@@ -442,9 +443,11 @@ def test_a_kill_from_outside_is_noticed(make_daemon):
 
 def test_the_last_lines_stand_in_the_error(make_daemon):
     port = lib.free_port()
-    script = f"{SIMSVC} --port={port} --vram=4000 --crash-after=0.3 --exit-code=5; code=$?; echo famous last words; exit $code"
-    daemon = make_daemon({"a": lib.shell_service(script, port=port)})
+    script = f"{SIMSVC} --port={port} --vram=4000; echo famous last words; exit 5"
+    services = {"a": lib.shell_service(script, port=port)}
+    daemon = make_daemon(services)
     daemon.start_service("a").ok()
+    visit(services["a"], "/crash")
     ended_state(daemon, "a", ["5", "famous last words"])
 
 
@@ -529,12 +532,12 @@ def test_two_services_on_one_port(make_daemon):
     daemon = make_daemon(services, start=False)
     daemon.start()
     daemon.start_service("a").ok()
-    # b's process finds its port taken and ends; the health of a is not taken for b's.
+    # b's process finds its port taken and ends; the health of a is not taken for b's, or not for long.
     answer = daemon.start_service("b")
-    assert answer.status in (200, 500), answer
+    if answer.status != 200:
+        answer.problem(500, "start_failed")
+    eventually(lambda: daemon.state("b") == "error", "b does not run")
     assert daemon.state("a") == "ready"
-    if answer.status == 500:
-        assert answer.json["code"] == "start_failed"
     assert port_is_free(port) is False
 
 
@@ -586,6 +589,6 @@ def test_the_pid_of_a_forking_service_is_the_one_in_the_background(make_daemon, 
     "option, words", [("--redirect-health", "redirect"), ("--never-healthy", "status 503"), ("--boot=30", "status 503")]
 )
 def test_a_start_that_times_out_tells_the_last_answer(make_daemon, option, words):
-    daemon = make_daemon({"odd": lib.sim_service(4000, 50, option, timeout="0.5s")})
+    daemon = make_daemon({"odd": lib.sim_service(4000, 50, option, timeout=f"{0.5 * SLOWNESS}s")})
     problem = daemon.start_service("odd").problem(504, "start_timeout")
     assert "last check: " in problem["detail"] and words in problem["detail"], problem["detail"]
