@@ -8,7 +8,7 @@ import time
 import gpumgr_testlib as lib
 from lease_client import release, take
 from lock_witness import LockWitness
-from redis_server import OldManager
+from redis_server import OldManager, ms, seconds
 
 KEY = "gpu_mutex_v2"
 
@@ -29,9 +29,9 @@ def test_the_witness_sees_a_liar():
 class Contender(threading.Thread):
     """Wants, holds, gives back, over and over."""
 
-    def __init__(self, probe, name, witness, until, seed, kills=0):
+    def __init__(self, probe, name, witness, over, seed, kills=0):
         super().__init__(daemon=True)
-        self.probe, self.name, self.witness, self.until = probe, name, witness, until
+        self.probe, self.name, self.witness, self.over = probe, name, witness, over
         self.random = random.Random(f"{seed} {name}")
         self.kills = kills
         self.turns = self.kill_count = 0
@@ -39,17 +39,24 @@ class Contender(threading.Thread):
 
     def run(self):
         try:
-            while time.monotonic() < self.until:
+            while not self.over.is_set():
                 self.turn()
         except Exception as error:  # told by the test
             self.error = error
 
+    def wait(self, since):
+        """The news that it has the lock; None: it is over before."""
+        while not self.over.is_set():
+            if held := self.probe.said("news held", since):
+                return held[0]
+            time.sleep(0.001)
+        return None
+
     def turn(self):
         since = self.probe.mark()
         self.probe.want(self.name)
-        try:
-            held = self.probe.news("held", timeout=max(0.1, self.until - time.monotonic()) / lib.SLOWNESS, since=since)
-        except AssertionError:
+        held = self.wait(since)
+        if held is None:
             self.probe.unwant()
             return
         self.turns += 1
@@ -73,14 +80,14 @@ class Contender(threading.Thread):
 class OldContender(threading.Thread):
     """The Python manager that was there before: asks again after a moment, and does not queue."""
 
-    def __init__(self, server, name, witness, until):
+    def __init__(self, server, name, witness, over):
         super().__init__(daemon=True)
         self.manager = OldManager(server, KEY, name)
-        self.name, self.witness, self.until = name, witness, until
+        self.name, self.witness, self.over = name, witness, over
         self.turns = 0
 
     def run(self):
-        while time.monotonic() < self.until:
+        while not self.over.is_set():
             if not self.manager.try_to_lock():
                 time.sleep(0.003)
                 continue
@@ -93,7 +100,12 @@ class OldContender(threading.Thread):
         self.manager.close()
 
 
-def finish(threads):
+def finish(threads, over, enough):
+    """Ends them once there was enough of it."""
+    try:
+        lib.eventually(enough, "everybody has had his turns", 20)
+    finally:
+        over.set()
     for thread in threads:
         thread.join(30 * lib.SLOWNESS)
         assert not thread.is_alive()
@@ -101,35 +113,39 @@ def finish(threads):
 
 
 def test_mutual_exclusion_with_old_managers(redis, make_probe):
-    seed, witness, until = random.randrange(10**6), LockWitness(), time.monotonic() + 3
+    seed, witness, over = random.randrange(10**6), LockWitness(), threading.Event()
     print("seed", seed)
-    new = [Contender(make_probe(ttl_ms=1500), f"new{i}", witness, until, seed) for i in range(5)]
-    old = [OldContender(redis, f"old{i}", witness, until) for i in range(2)]
+    new = [Contender(make_probe(ttl_ms=ms(1500)), f"new{i}", witness, over, seed) for i in range(5)]
+    old = [OldContender(redis, f"old{i}", witness, over) for i in range(2)]
     for thread in new + old:
         thread.start()
-    finish(new + old)
+    time.sleep(3)
+
+    def enough():
+        every = all(thread.turns > 0 for thread in new) and sum(thread.turns for thread in old) > 5
+        return every and len(witness.fences) > 30
+
+    finish(new + old, over, enough)
     print("turns", [thread.turns for thread in new + old], "fences", len(witness.fences))
     assert not witness.complaints()
-    assert all(thread.turns > 0 for thread in new) and sum(thread.turns for thread in old) > 5
-    assert len(witness.fences) > 30
 
 
 def test_over_kills_and_a_server_that_forgets(make_redis, make_probe):
     redis = make_redis()
-    seed, witness, until = random.randrange(10**6), LockWitness(), time.monotonic() + 5
+    seed, witness, over = random.randrange(10**6), LockWitness(), threading.Event()
     print("seed", seed)
-    probes = [make_probe(redis.url, ttl_ms=900, knows=redis) for i in range(5)]
-    threads = [Contender(probe, f"host{i}", witness, until, seed, kills=0.02) for i, probe in enumerate(probes)]
+    probes = [make_probe(redis.url, ttl_ms=ms(900), knows=redis) for i in range(5)]
+    threads = [Contender(probe, f"host{i}", witness, over, seed, kills=0.02) for i, probe in enumerate(probes)]
     for thread in threads:
         thread.start()
     for _ in range(2):
-        time.sleep(1.6)
+        time.sleep(seconds(1.6))
         redis.restart()
-    finish(threads)
+    time.sleep(seconds(1.6))
+    finish(threads, over, lambda: sum(thread.turns for thread in threads) > 20)
     print("turns", [thread.turns for thread in threads], "kills", sum(thread.kill_count for thread in threads))
     print("fences", len(witness.fences))
     assert not witness.complaints()
-    assert sum(thread.turns for thread in threads) > 20
 
 
 # --- the real daemon -------------------------------------------------------------------------------------------------
@@ -157,7 +173,7 @@ class LeaseClient(threading.Thread):
             self.error = error
 
     def turn(self):
-        grant = take(self.gpumgrd, timeout=40, vram=64, wait_s=30, owner=self.host)
+        grant = take(self.gpumgrd, timeout=40, vram=64, wait_s=30 * lib.SLOWNESS, owner=self.host)
         begin = time.monotonic()
         self.turns += 1
         time.sleep(self.random.choice((0.01, 0.05, 0.2)))
@@ -190,8 +206,8 @@ def changes(names):
 
 def test_real_daemons_with_hundreds_of_clients(make_redis, make_daemon):
     redis = make_redis()
-    daemons = [make_daemon(keys=lock_keys(redis, "1s")) for _ in range(3)]
-    witness, until = HostWitness(), time.monotonic() + 4
+    daemons = [make_daemon(keys=lock_keys(redis, f"{ms(1000)}ms")) for _ in range(3)]
+    witness, until = HostWitness(), time.monotonic() + seconds(4)
     clients = [
         LeaseClient(daemon, f"host{i}", witness, until, 100 * i + n) for i, daemon in enumerate(daemons) for n in range(70)
     ]

@@ -6,13 +6,16 @@ import time
 
 import gpumgr_testlib as lib
 from lease_client import ask, attach, come_back, held_ids, release, take
-from redis_server import OldManager
+from redis_server import OldManager, ms, seconds
 
 KEY = "gpu_mutex_v2"
 
 
-def keys(server, ttl="1500ms", **more):
-    return {"lock": {"backend": "redis", "url": server.url, "ttl": ttl, **more}}
+WAIT = 10 * lib.SLOWNESS  # longer than any time limit here
+
+
+def keys(server, ttl_ms=1500, **more):
+    return {"lock": {"backend": "redis", "url": server.url, "ttl": f"{ms(ttl_ms)}ms", **more}}
 
 
 def shared(daemon):
@@ -27,15 +30,15 @@ def used_seconds(daemon):
 def test_a_lease_holds_the_key(redis, make_daemon):
     daemon = make_daemon({"vidi": lib.sim_service(4000, 40)}, keys=keys(redis))
     assert redis("GET", KEY) is None
-    grant = take(daemon, service="vidi", wait_s=10)
+    grant = take(daemon, service="vidi", wait_s=WAIT)
     value = redis("GET", KEY)
     assert value.startswith("vidi:")
     assert shared(daemon)["state"] == "ours" and shared(daemon)["holder"] == value
-    time.sleep(2)
+    time.sleep(seconds(2))
     assert redis("GET", KEY) == value and held_ids(daemon) == [grant["id"]]
     release(daemon, grant).ok()
     lib.eventually(lambda: redis("GET", KEY) is None, "it is given back with the last lease", timeout=2)
-    assert take(daemon, service="vidi", wait_s=10)["fence"] > grant["fence"]
+    assert take(daemon, service="vidi", wait_s=WAIT)["fence"] > grant["fence"]
 
 
 def test_an_old_manager_is_waited_for_named_and_robbed(redis, make_daemon):
@@ -56,7 +59,7 @@ def test_an_old_manager_is_waited_for_named_and_robbed(redis, make_daemon):
 def test_what_hangs_is_only_what_needs_the_lock(make_redis, make_daemon):
     redis = make_redis()
     daemon = make_daemon({"vidi": lib.sim_service(4000, 40)}, keys=keys(redis))
-    take(daemon, vram=64, wait_s=10)
+    take(daemon, vram=64, wait_s=WAIT)
     redis.hang()
     begin = time.monotonic()
     for _ in range(20):
@@ -67,26 +70,26 @@ def test_what_hangs_is_only_what_needs_the_lock(make_redis, make_daemon):
     problem = ask(daemon, vram=64, wait_s=0).problem(503, "lock_unavailable")
     assert str(redis.port) in problem["detail"]
     redis.resume()
-    take(daemon, vram=64, wait_s=10)
+    take(daemon, vram=64, wait_s=WAIT)
 
 
 def test_holders_are_told_when_the_lock_is_lost(redis, make_daemon):
     daemon = make_daemon(keys=keys(redis))
-    with attach(daemon, vram=64, wait_s=10) as stream:
+    with attach(daemon, vram=64, wait_s=WAIT) as stream:
         stream.granted()
-        redis("SET", KEY, "vidi", "PX", 700)
+        redis("SET", KEY, "vidi", "PX", ms(700))
         assert stream.lost()["reason"] == "lock_lost"
     time.sleep(2.2)  # longer than any answer is waited for
     before = used_seconds(daemon)
     time.sleep(1)
     assert used_seconds(daemon) - before < 0.3, "nobody wants the lock any more, and it rests"
-    take(daemon, vram=64, wait_s=10)
+    take(daemon, vram=64, wait_s=WAIT)
 
 
 def test_leases_survive_a_restart_and_a_kill(redis, make_daemon):
-    daemon = make_daemon(keys=keys(redis, "4s"))
-    grant = take(daemon, vram=64, wait_s=15, ttl_s=600)
-    stream = attach(daemon, vram=64, wait_s=10)
+    daemon = make_daemon(keys=keys(redis, 2500))
+    grant = take(daemon, vram=64, wait_s=WAIT, ttl_s=600)
+    stream = attach(daemon, vram=64, wait_s=WAIT)
     attached = stream.granted()
     value = redis("GET", KEY)
     for kill in (False, True):
@@ -102,25 +105,25 @@ def test_leases_survive_a_restart_and_a_kill(redis, make_daemon):
 
 def test_leases_end_when_the_restart_came_too_late(redis, make_daemon):
     daemon = make_daemon(keys=keys(redis))
-    grant = take(daemon, vram=64, wait_s=10, ttl_s=600)
+    grant = take(daemon, vram=64, wait_s=WAIT, ttl_s=600)
     daemon.kill()
-    time.sleep(1.6)
+    time.sleep(seconds(1.6))
     other = make_daemon(keys=keys(redis))
-    newer = take(other, vram=64, wait_s=10)
+    newer = take(other, vram=64, wait_s=WAIT)
     daemon.start()
     lib.eventually(lambda: not held_ids(daemon), "its leases are over", timeout=4)
     assert newer["fence"] > grant["fence"]
     release(other, newer).ok()
-    assert take(daemon, vram=64, wait_s=10)["fence"] > newer["fence"]
+    assert take(daemon, vram=64, wait_s=WAIT)["fence"] > newer["fence"]
 
 
 def test_a_daemon_that_was_stopped(redis, make_daemon):
     """SIGSTOP for longer than the time limit: another host has the lock, and nothing is granted on waking up."""
-    one, two = (make_daemon(keys=keys(redis, "1s")) for _ in range(2))
-    first = take(one, vram=64, wait_s=10, ttl_s=600)
+    one, two = (make_daemon(keys=keys(redis, 1000)) for _ in range(2))
+    first = take(one, vram=64, wait_s=WAIT, ttl_s=600)
     one.process.send_signal(signal.SIGSTOP)
-    waiting = lib.Background(ask, one, vram=64, wait_s=20)
-    second = take(two, vram=64, wait_s=10)
+    waiting = lib.Background(ask, one, vram=64, wait_s=2 * WAIT)
+    second = take(two, vram=64, wait_s=WAIT)
     one.process.send_signal(signal.SIGCONT)
     lib.eventually(lambda: first["id"] not in held_ids(one), "the old lease is over", timeout=3)
     time.sleep(0.3)
@@ -129,5 +132,5 @@ def test_a_daemon_that_was_stopped(redis, make_daemon):
     answer = waiting.result()
     if answer.status == 503:  # it had its turn before the loss was noticed, and was denied the grant
         answer.problem(503, "lock_unavailable")
-        answer = ask(one, vram=64, wait_s=20)
+        answer = ask(one, vram=64, wait_s=2 * WAIT)
     assert answer.ok(201)["fence"] > second["fence"] > first["fence"]

@@ -9,7 +9,7 @@ import pytest
 
 import gpumgr_testlib as lib
 from false_redis import FalseRedis, bulk, forever, polite, slowly
-from redis_server import record
+from redis_server import RedisError, ms, record, seconds
 
 KEY = "gpu_mutex_v2"
 SECRET = "s3cret%/x"
@@ -25,7 +25,7 @@ def held(probe, since=0):
 
 def test_a_short_hang_loses_nothing(make_redis, make_probe):
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=3000, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(3000), knows=redis)
     held(probe)
     since = probe.mark()
     redis.hang()
@@ -39,14 +39,14 @@ def test_a_short_hang_loses_nothing(make_redis, make_probe):
 
 def test_a_long_hang_loses_the_lock_in_time(make_redis, make_probe):
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=1000, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(1000), knows=redis)
     held(probe)
     first = probe.fence(1)
     since = probe.mark()
     begin = time.monotonic()
     redis.hang()
     lost = probe.news("lost", since=since, timeout=2)
-    assert lost.at - begin < 1.0, "nobody else can have it before we know"
+    assert lost.at - begin < seconds(1.0), "nobody else can have it before we know"
     text = probe.news("unavailable", since=since, timeout=3).text
     assert str(redis.port) in text
     assert probe.state()[0] == "unavailable"
@@ -84,7 +84,7 @@ def test_a_fence_is_answered_even_when_nobody_answers(make_redis, make_probe):
 
 def test_a_restart_with_its_data(make_redis, make_probe):
     redis = make_redis(data=True)
-    probe = make_probe(redis.url, ttl_ms=3000, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(3000), knows=redis)
     held(probe)
     value, since = redis("GET", KEY), probe.mark()
     redis.restart()
@@ -97,8 +97,8 @@ def test_a_restart_with_its_data(make_redis, make_probe):
 
 def test_a_restart_without_its_data_is_repaired_by_the_holder(make_redis, make_probe):
     redis = make_redis()
-    one = make_probe(redis.url, ttl_ms=3000, knows=redis)
-    two = make_probe(redis.url, ttl_ms=3000, knows=redis)
+    one = make_probe(redis.url, ttl_ms=ms(3000), knows=redis)
+    two = make_probe(redis.url, ttl_ms=ms(3000), knows=redis)
     held(one)
     first = one.fence(1)
     value, since = redis("GET", KEY), one.mark()
@@ -119,8 +119,8 @@ def test_a_restart_without_its_data_is_repaired_by_the_holder(make_redis, make_p
 def test_after_a_restart_nobody_takes_it_before_the_time_limit(make_redis, make_probe):
     """The holder may still rely on it, though its server forgot it, and though it cannot be reached."""
     redis = make_redis()
-    one = make_probe(redis.url, ttl_ms=1500, knows=redis)
-    two = make_probe(redis.url, ttl_ms=1500, knows=redis)
+    one = make_probe(redis.url, ttl_ms=ms(1500), knows=redis)
+    two = make_probe(redis.url, ttl_ms=ms(1500), knows=redis)
     held(one)
     two.want("vidi")
     two.news("foreign")
@@ -128,12 +128,12 @@ def test_after_a_restart_nobody_takes_it_before_the_time_limit(make_redis, make_
     redis.stop()
     begin = time.monotonic()
     redis.start()
-    new = make_probe(redis.url, ttl_ms=1500)  # it never knew the old one
+    new = make_probe(redis.url, ttl_ms=ms(1500))  # it never knew the old one
     new.want("cosyvoice")
     for probe in (two, new):
         lib.eventually(lambda p=probe: "lock.ttl" in str(p.lines[-1:]), "it says what it waits for", timeout=2)
     first = lib.eventually(lambda: [p for p in (two, new) if p.said("news held")], "one of them takes it", timeout=4)
-    assert len(first) == 1 and first[0].said("news held")[0].at - begin >= 1.5
+    assert len(first) == 1 and first[0].said("news held")[0].at - begin >= seconds(1.5)
     since = one.mark()
     one.resume()
     one.send("fence 7")
@@ -144,7 +144,7 @@ def test_after_a_restart_nobody_takes_it_before_the_time_limit(make_redis, make_
 
 def test_deleted_by_hand_is_not_put_back(make_redis, make_probe):
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=900, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(900), knows=redis)
     held(probe)
     value = redis("GET", KEY)
     redis("DEL", KEY)
@@ -155,8 +155,8 @@ def test_deleted_by_hand_is_not_put_back(make_redis, make_probe):
 
 def test_a_daemon_that_was_stopped_grants_nothing(make_redis, make_probe):
     redis = make_redis()
-    one = make_probe(redis.url, ttl_ms=700, knows=redis)
-    two = make_probe(redis.url, ttl_ms=700, knows=redis)
+    one = make_probe(redis.url, ttl_ms=ms(700), knows=redis)
+    two = make_probe(redis.url, ttl_ms=ms(700), knows=redis)
     for turn in range(3):
         since_one, since_two = one.mark(), two.mark()
         held(one, since=since_one)
@@ -256,7 +256,7 @@ def test_a_loop_that_was_blocked_grants_nothing(make_redis, make_probe):
 def test_a_restart_of_both(make_redis, make_probe):
     """The daemon and the server: what it believes is on record, and the key goes back."""
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=3000, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(3000), knows=redis)
     held(probe)
     value = redis("GET", KEY)
     probe.kill()
@@ -359,10 +359,10 @@ def test_a_master_that_becomes_a_replica(make_redis, make_probe):
 
 def test_out_of_memory(make_redis, make_probe):
     redis = make_redis("--maxmemory-policy", "noeviction")
-    probe = make_probe(redis.url, ttl_ms=1000, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(1000), knows=redis)
     held(probe)
     redis("CONFIG", "SET", "maxmemory", "1")
-    time.sleep(1.3)
+    time.sleep(seconds(1.3))
     assert not probe.said("news", since=2), "what it has it keeps: renewing takes no memory"
     probe.unwant()
     lib.eventually(lambda: redis("GET", KEY) is None, "it is given back", timeout=2)
@@ -390,11 +390,19 @@ def test_a_server_that_is_busy(make_redis, make_probe):
     probe = make_probe(redis.url, ttl_ms=600, knows=redis)
     client = redis.client()
     client.socket.sendall(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n")
-    time.sleep(0.1)
+    lib.eventually(lambda: is_busy(redis), "it is busy")
     refused(probe, "SCRIPT KILL")
     redis("SCRIPT", "KILL")
     client.close()
     probe.news("held", timeout=5)
+
+
+def is_busy(redis):
+    try:
+        redis("PING")
+    except RedisError as error:
+        return "BUSY" in str(error)
+    return False
 
 
 def test_no_room_for_the_record(make_redis, make_probe):
@@ -436,7 +444,7 @@ def test_what_cannot_be_used_is_refused_at_the_start(make_probe):
     }.items():
         probe = make_probe(url)
         assert words in probe.wait("failed").text
-        assert probe.process.wait(5) == 1
+        assert probe.process.wait(5 * lib.SLOWNESS) == 1
 
 
 # --- no server at all ------------------------------------------------------------------------------------------------
@@ -542,6 +550,14 @@ class Network:
         return ["ip", "netns", "exec", self.names[index], *words]
 
     def __enter__(self):
+        try:
+            self.lay()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def lay(self):
         for name in self.names:
             self.ip("netns", "add", name)
         one, two = f"{self.tag}x", f"{self.tag}y"
@@ -551,7 +567,6 @@ class Network:
             self.ip("-n", self.names[index], "link", "set", "lo", "up")
             self.ip("-n", self.names[index], "addr", "add", f"10.99.0.{index + 1}/24", "dev", link)
             self.ip("-n", self.names[index], "link", "set", link, "up")
-        return self
 
     def cut(self, is_cut):
         self.ip("-n", self.names[1], "link", "set", f"{self.tag}y", "down" if is_cut else "up")
@@ -575,8 +590,8 @@ def test_a_cable_that_is_cut(network, make_redis, make_probe):
         "--protected-mode", "no", host="10.99.0.1", prefix=network.inside(0), start=False, unix=False
     )
     redis.start()
-    near = make_probe(f"unix://{redis.path}", ttl_ms=1500, knows=redis)
-    far = make_probe(redis.url, ttl_ms=1500, prefix=network.inside(1), knows=redis)
+    near = make_probe(f"unix://{redis.path}", ttl_ms=ms(1500), knows=redis)
+    far = make_probe(redis.url, ttl_ms=ms(1500), prefix=network.inside(1), knows=redis)
     far.want("vidi")
     far.news("held")
     near.want("comfyui")

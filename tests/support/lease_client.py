@@ -8,6 +8,7 @@ standard input ends.
 """
 
 import json
+import os
 import select
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 PROGRAM = Path(__file__).resolve()
+SLOWNESS = float(os.environ.get("GPUMGR_TEST_SLOWNESS", "1"))
 
 
 class Ended(Exception):
@@ -154,7 +156,7 @@ class Stream:
 
     def until(self, name, timeout=10):
         """What the next event of that name says. Others may come before, but none that ends the stream."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * SLOWNESS
         while True:
             seen, data = self.next(max(0, deadline - time.monotonic()))
             if seen == name:
@@ -175,7 +177,7 @@ class Stream:
         seen = []
         try:
             while True:
-                seen.append(self.next(timeout))
+                seen.append(self.next(timeout * SLOWNESS))
         except Ended:
             return seen
 
@@ -188,7 +190,7 @@ class Stream:
 
     def problem(self, timeout=10):
         """The problem document of a request that got no stream."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * SLOWNESS
         while time.monotonic() < deadline:
             try:
                 return json.loads(self.text)

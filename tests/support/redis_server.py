@@ -19,6 +19,19 @@ import gpumgr_testlib as lib
 PROBE = lib.BUILD_DIR / "tests/support/lock-probe"
 
 
+PACE = min(lib.SLOWNESS, 3)  # a time limit of the lock is stretched by this: a busy machine must be able to keep it
+
+
+def ms(number):
+    """Milliseconds, at the pace of this machine."""
+    return int(number * PACE)
+
+
+def seconds(number):
+    """Seconds, likewise."""
+    return number * PACE
+
+
 class RedisError(Exception):
     """The server answered with an error."""
 
@@ -26,7 +39,7 @@ class RedisError(Exception):
 class RedisClient:
     """As little of the protocol as the tests need: one command, one answer."""
 
-    def __init__(self, address, timeout=5.0):
+    def __init__(self, address, timeout=5.0 * lib.SLOWNESS):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
@@ -335,6 +348,18 @@ class Probe:
         if self.owns_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
         return complaints
+
+
+def hand_over(giver, taker):
+    """How long it takes from one Probe to the other, in seconds; the giver waits then."""
+    time.sleep(1.2)  # so long that polling alone would be slow
+    since, begin = taker.mark(), time.monotonic()
+    giver.unwant()
+    took = taker.news("held", since=since).at - begin
+    since = giver.mark()
+    giver.want()
+    giver.news("foreign", since=since)
+    return took
 
 
 def record(folder):
