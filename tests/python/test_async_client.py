@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
+import sys
 import threading
 import time
 
@@ -32,27 +32,39 @@ def held(daemon):
 async def until(condition, what, timeout=5.0):
     """As eventually(), without holding up the loop."""
     deadline = time.monotonic() + timeout * SLOWNESS
-    while not condition():
+    while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline, f"not within {timeout * SLOWNESS:g} s: {what}"
         await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
 async def ticking():
-    """Gives the longest time in seconds for which the loop was held up; to be read after the block."""
-    longest = [0.0]
+    """Gives the longest time in seconds for which the loop was held up, by what a thread beside it counts: where the
+    whole process was put aside, that was too. To be read after the block."""
+    longest, count, over = [0.0], [0], threading.Event()
+
+    def go_on():
+        while not over.wait(0.005):
+            count[0] += 1
 
     async def tick():
         while True:
-            before = time.monotonic()
+            before = count[0]
             await asyncio.sleep(0.005)
-            longest[0] = max(longest[0], time.monotonic() - before - 0.005)
+            longest[0] = max(longest[0], (count[0] - before - 1) * 0.005)
 
+    beside = threading.Thread(target=go_on)
+    beside.start()
     task = asyncio.create_task(tick())
     try:
         yield longest
     finally:
         task.cancel()
+        over.set()
+        beside.join()
+
+
+HELD_UP = 0.25  # s: less than any call in the tests below would hold up the loop if it did
 
 
 def test_a_walk_through(pipeline):
@@ -132,12 +144,12 @@ def test_waiting_does_not_hold_up_the_loop(studio, client):
             with pytest.raises(gpumgr.WaitTimeoutError):
                 await other.acquire("paint", wait=0.5)
             with pytest.raises(gpumgr.WaitTimeoutError):
-                await other.acquire("paint", timeout=0.3)
+                await other.acquire("paint", timeout=0.5)
             await other.status()
             await other.aclose()
         return longest[0]
 
-    assert asyncio.run(main()) < 0.15 * SLOWNESS
+    assert asyncio.run(main()) < HELD_UP
 
 
 def test_a_daemon_that_hangs_does_not_hold_up_the_loop(studio, client):
@@ -145,8 +157,8 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_loop(studio, client):
         async with ticking() as longest, client.use("paint") as lease:
             os.kill(studio.process.pid, signal.SIGSTOP)
             try:
-                short = AsyncClient(str(studio.socket), timeout=0.3)
-                for call in (short.status(), short.phase(7, timeout=0.3), short.acquire("film", timeout=0.3)):
+                short = AsyncClient(str(studio.socket), timeout=0.5)
+                for call in (short.status(), short.phase(7, timeout=0.5), short.acquire("film", timeout=0.5)):
                     with pytest.raises(gpumgr.WaitTimeoutError):
                         await call
                 task = asyncio.create_task(lease.release())
@@ -159,8 +171,7 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_loop(studio, client):
             await until(lambda: held(studio) == [], "the connection was closed, and that is enough")
         return longest[0]
 
-    # (What the test itself asks in between is asked in the loop.)
-    assert asyncio.run(main()) < 0.3 * SLOWNESS
+    assert asyncio.run(main()) < HELD_UP
 
 
 def test_no_daemon_does_not_hold_up_the_loop(tmp_path):
@@ -172,7 +183,7 @@ def test_no_daemon_does_not_hold_up_the_loop(tmp_path):
                     await call
         return longest[0]
 
-    assert asyncio.run(main()) < 0.1 * SLOWNESS
+    assert asyncio.run(main()) < HELD_UP
 
 
 def test_a_cancelled_wait_leaves_the_queue(studio, client):
@@ -247,7 +258,7 @@ def test_ctrl_c_in_asyncio_run_releases(studio, workers, body):
             asyncio.run(main())
         except KeyboardInterrupt:
             # Where the release was cut off its connection was closed, and the daemon may see that a moment later.
-            end = time.monotonic() + 5
+            end = time.monotonic() + {PATIENCE}
             while Client().leases() and time.monotonic() < end:
                 time.sleep(0.01)
             print(len(Client().leases()))
@@ -255,9 +266,9 @@ def test_ctrl_c_in_asyncio_run_releases(studio, workers, body):
     )
     assert worker.stdout.readline() == "held\n"
     worker.send_signal(signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        worker.wait(0.5)
-    if worker.poll() is None:  # since Python 3.11 the first one cancels the task: a blocked loop does not hear of it
+    if body.startswith("time") and sys.version_info >= (3, 11):
+        # The first one cancels the task: a blocked loop does not hear of it.
+        time.sleep(0.5 * SLOWNESS)
         worker.send_signal(signal.SIGINT)
     out, err = worker.communicate(timeout=PATIENCE)
     assert (out, worker.returncode) == ("0\n", 0), err
@@ -423,7 +434,7 @@ def test_a_name_that_takes_long_to_resolve(studio, monkeypatch):
     where = plain.getaddrinfo
 
     def slow(host, *args, **keys):
-        time.sleep(0.3)
+        time.sleep(0.7)
         return where("127.0.0.1", *args, **keys)
 
     monkeypatch.setattr(plain, "getaddrinfo", slow)
@@ -435,5 +446,5 @@ def test_a_name_that_takes_long_to_resolve(studio, monkeypatch):
                 await AsyncClient(url=f"http://gpu.internal:{port}").status()
         return longest[0]
 
-    assert asyncio.run(main()) < 0.15 * SLOWNESS
+    assert asyncio.run(main()) < HELD_UP
     assert threading.active_count() < 20

@@ -416,13 +416,13 @@ def test_nobody_waits_for_himself(studio, make_client):
 
 def test_a_limit(studio, make_client):
     client = make_client(studio)
-    with client.use("paint", limit=0.3) as lease:
-        assert 0 < lease.expires_in <= 0.3
+    with client.use("paint", limit=0.3 * SLOWNESS) as lease:
+        assert 0 < lease.expires_in <= 0.3 * SLOWNESS
         assert lease.lost.wait(PATIENCE) and lease.lost.reason == "expired"
         eventually(lambda: held(studio) == [], "it is free")
         with client.use("paint", limit=3600) as second:
             assert second.held
-    with client.use("paint", limit=0.1) as lease:
+    with client.use("paint", limit=0.5 * SLOWNESS) as lease:
         studio.stop()
         assert lease.lost.wait(PATIENCE) and lease.lost.reason == "expired", "also while the daemon is away"
     studio.start()
@@ -711,13 +711,14 @@ def test_a_signal_handler_may_release(studio, workers):
             global count
             with client.use("paint", mode="shared"):
                 count += 1
+            signal.setitimer(signal.ITIMER_REAL, 0.003)  # not before: where one takes longer they would pile up
         signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        signal.setitimer(signal.ITIMER_REAL, 0.003)
+        begin = time.monotonic()
+        while time.monotonic() < begin + 1.5 or count <= 20 and time.monotonic() < begin + 30:
             with client.use("paint", mode="shared") as lease:
                 assert lease.held
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         print(count > 20, len(client.leases()))
         """,
     )
