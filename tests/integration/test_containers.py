@@ -15,7 +15,7 @@ from gpumgr_testlib import Background, CardWatch, actions, eventually, is_alive
 def visit(service, path):
     """Asks something of the service itself; it may die of it."""
     try:
-        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5) as response:
+        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
             return response.status
     except OSError:
         return None
@@ -162,13 +162,13 @@ def test_a_forced_stop_kills_at_once_and_overtakes_a_gentle_one(containers, laun
 
 
 def test_a_stop_that_was_begun_is_finished_after_a_kill(containers, launch):
-    service = containers.service("deaf", 4000, 50, "--ignore-term", keys={"container": {"stop_timeout": "2s"}})
+    service = containers.service("deaf", 4000, 50, "--ignore-term", keys={"container": {"stop_timeout": f"{1 + SLOWNESS}s"}})
     daemon = launch({"deaf": service})
     daemon.start_service("deaf").ok()
     daemon.stop_service("deaf", **{"async": 1}).ok(202)
     eventually(lambda: daemon.state("deaf") == "stopping", "it is being stopped")
     daemon.restart(kill=True)
-    eventually(lambda: daemon.state("deaf") == "stopped", "what was begun is finished")
+    eventually(lambda: daemon.state("deaf") == "stopped", "what was begun is finished", 10)
     assert not containers.of(service).is_running() and containers.of(service).state()["ExitCode"] == 137
     # What is started anew is not being stopped.
     daemon.start_service("deaf").ok()
@@ -335,19 +335,19 @@ def test_removed_while_it_runs(containers, launch):
 
 
 def test_one_that_runs_and_is_not_healthy_yet_is_waited_for(containers, launch):
-    service = containers.service("slow", 4000, 50, "--boot=0.8")
+    service = containers.service("slow", 4000, 50, f"--boot={0.8 * SLOWNESS}")
     daemon = launch({"slow": service})
     start = Background(daemon.start_service, "slow")
     eventually(lambda: containers.of(service).is_running(), "it runs")
     assert daemon.state("slow") == "starting"
     # Its room is taken though it has taken nothing yet.
     assert daemon.gpu()["committed_mb"] == 4000 and daemon.sim_total() == 0
-    assert start.result().ok()["duration_ms"] >= 800
+    assert start.result().ok()["duration_ms"] >= 800 * SLOWNESS
     assert daemon.state("slow") == "ready" and containers.of(service).starts() == 1
 
 
 def test_one_that_never_gets_healthy_is_ended(containers, launch):
-    service = containers.service("sick", 4000, 50, "--never-healthy", timeout="0.8s")
+    service = containers.service("sick", 4000, 50, "--never-healthy", timeout=f"{0.8 * SLOWNESS}s")
     daemon = launch({"sick": service})
     problem = daemon.start_service("sick").problem(504, "start_timeout")
     assert "status 503" in problem["detail"]
@@ -374,7 +374,7 @@ def service_with_docker_health(containers, name, *options, interval_ms=150, **ke
 
 
 def test_dockers_own_health_is_a_probe(containers, launch):
-    port, service = service_with_docker_health(containers, "a", "--boot=0.5")
+    port, service = service_with_docker_health(containers, "a", f"--boot={0.7 * SLOWNESS}")
     daemon = launch({"a": service})
     container = containers.of(service)
     start = Background(daemon.start_service, "a")
@@ -384,20 +384,20 @@ def test_dockers_own_health_is_a_probe(containers, launch):
     assert container.state()["Health"]["Status"] == "healthy"
     assert daemon.state("a") == "ready"
 
-    with urlopen(f"http://127.0.0.1:{port}/unhealthy", timeout=5):
+    with urlopen(f"http://127.0.0.1:{port}/unhealthy", timeout=5 * SLOWNESS):
         pass
     in_error(daemon, "a", "the container's own health check fails")
-    with urlopen(f"http://127.0.0.1:{port}/healthy", timeout=5):
+    with urlopen(f"http://127.0.0.1:{port}/healthy", timeout=5 * SLOWNESS):
         pass
     eventually(lambda: daemon.state("a") == "ready", "it is healthy again")
     assert container.starts() == 1
 
 
 def test_dockers_own_health_that_never_comes(containers, launch):
-    _, sick = service_with_docker_health(containers, "sick", "--never-healthy", timeout="1.2s")
-    plain = containers.service("plain", keys={"health": {"container": True, "timeout": "1s"}})
+    _, sick = service_with_docker_health(containers, "sick", "--never-healthy", timeout=f"{1.2 * SLOWNESS}s")
+    plain = containers.service("plain", keys={"health": {"container": True, "timeout": f"{SLOWNESS}s"}})
     disabled = containers.service(
-        "off", healthcheck={"Test": ["NONE"]}, keys={"health": {"container": True, "timeout": "1s"}}
+        "off", healthcheck={"Test": ["NONE"]}, keys={"health": {"container": True, "timeout": f"{SLOWNESS}s"}}
     )
     daemon = launch({"sick": sick, "plain": plain, "disabled": disabled})
     problem = daemon.start_service("sick").problem(504, "start_timeout")

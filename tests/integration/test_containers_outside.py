@@ -6,7 +6,7 @@ import time
 import gpumgr_testlib as lib
 import lease_client as client
 import pytest
-from gpumgr_testlib import Background, actions, eventually, is_alive
+from gpumgr_testlib import SLOWNESS, Background, actions, eventually, is_alive
 
 # How long news of the engine may take; it takes milliseconds.
 AT_ONCE = 1.0
@@ -283,7 +283,7 @@ def test_a_restart_policy_against_on_external_start_stop(containers, launch):
 
 def test_a_crash_loop_of_a_restart_policy_ends_with_a_stop(containers, launch):
     """It crashes soon after it is up, and Docker starts it again and again."""
-    service = containers.service("a", 4000, 50, "--crash-after=0.4", RestartPolicy={"Name": "always"}, timeout="5s")
+    service = containers.service("a", 4000, 50, f"--crash-after={0.4 * SLOWNESS}", RestartPolicy={"Name": "always"})
     container = containers.of(service)
     daemon = launch({"a": service})
     daemon.start_service("a").ok()

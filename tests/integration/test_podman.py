@@ -51,8 +51,7 @@ def test_phases_of_a_container_and_a_process(pod, launch):
     assert actions(daemon.phase(3).ok()["steps"]) == [("start", "cosyvoice")]
     status = daemon.service("cosyvoice")
     assert status["state"] == "ready" and status["pid"] == container.pid() and status["external_starts"] == 0
-    daemon.wait_for_reading()
-    assert daemon.service("cosyvoice")["measured_mb"] == 4000
+    eventually(lambda: daemon.service("cosyvoice")["measured_mb"] == 4000, "its memory is its own")
 
     assert actions(daemon.phase(4).ok()["steps"]) == [("stop", "cosyvoice"), ("start", "comfyui")]
     assert not container.is_running() and container.state()["ExitCode"] == 0
@@ -118,7 +117,7 @@ def test_one_that_ignores_the_stop_is_killed(pod, launch):
 
 
 def test_a_crash_is_noticed_with_its_status(pod, launch):
-    services = {"weak": pod.service("weak", 4000, 50, "--crash-after=0.6", "--exit-code=9")}
+    services = {"weak": pod.service("weak", 4000, 50, f"--crash-after={0.6 * lib.SLOWNESS}", "--exit-code=9")}
     daemon = launch(services)
     daemon.start_service("weak").ok()
     eventually(lambda: daemon.service("weak")["state"] == "error", "the crash is seen", 5)

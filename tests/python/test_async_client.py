@@ -64,7 +64,7 @@ async def ticking():
         beside.join()
 
 
-HELD_UP = 0.25  # s: less than any call in the tests below would hold up the loop if it did
+HELD_UP = 0.15  # s: less than any call in the tests below would hold up the loop if it did
 
 
 def test_a_walk_through(pipeline):
