@@ -72,7 +72,7 @@ build() {
 # unit FOLDER LABEL: the unit and simulation tests of a build folder.
 unit() {
 	rm -f "$1"/meson-logs/testlog*.json
-	part "unit-$2" meson test -C "$1" --no-rebuild --print-errorlogs
+	part "unit-$2" meson test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier "$GPUMGR_TEST_SLOWNESS"
 	if ! cp "$1/meson-logs/testlog.json" "$results/unit-$2.json" 2>/dev/null; then
 		echo failed >"$results/unit-$2.build"
 	fi

@@ -53,7 +53,7 @@ def pytest_runtest_call(item):
     """No test may hang: after a minute it fails where it stands."""
 
     def give_up(number, frame):
-        raise TimeoutError("the test took too long")
+        pytest.fail("the test took too long")  # no OSError, as a TimeoutError is, which a test may be waiting for
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(int(60 * lib.SLOWNESS) if "newcomer" not in item.keywords else 600)

@@ -22,7 +22,8 @@ PROGRAM = os.environ["GPUMGR_API_FAKE_HOST"]
 OPENAPI = yaml.safe_load(pathlib.Path(os.environ["GPUMGR_OPENAPI"]).read_text())
 OUTCOMES = ["done", "insufficient_vram", "start_failed", "start_timeout", "stop_failed", "wait_timeout", "withdrawn",
             "stopped", "too_many_requests", "shutting_down", "container_not_found"]
-PATIENCE = 10
+SLOWNESS = float(os.environ.get("GPUMGR_TEST_SLOWNESS", "1"))
+PATIENCE = 10 * SLOWNESS
 
 
 class UnixConnection(http.client.HTTPConnection):

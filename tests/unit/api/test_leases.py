@@ -21,7 +21,7 @@ import time
 import jsonschema
 import pytest
 
-from apitest import (JSON, OPENAPI, PATIENCE, Answer, Events, daemon, get, holds, is_problem, open_daemon, running, wait_until)
+from apitest import (JSON, OPENAPI, PATIENCE, SLOWNESS, Answer, Events, daemon, get, holds, is_problem, open_daemon, running, wait_until)
 
 __all__ = ["daemon", "open_daemon"]
 
@@ -365,7 +365,7 @@ def test_gone_waiters_withdraw(daemon):
         begun = time.monotonic()
         end(connection.sock)
         assert daemon.line("withdraw") == f"withdraw {ticket}"
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 0.5 * SLOWNESS
         connection.close()
     assert daemon.ask("GET", "/gpu/status").json["queue"] == []
 
@@ -697,7 +697,7 @@ def test_killed_holders_free_their_lease_at_once(open_daemon, kind, read):
         assert daemon.line("detach") == f"detach {i}"
         times.append(time.monotonic() - begun)
     # The end of the process itself is part of it; a busy machine may hold up many of them.
-    assert sorted(times)[len(times) // 4] < 0.01 * float(os.environ.get("GPUMGR_TEST_SLOWNESS", "1")), times
+    assert sorted(times)[len(times) // 4] < 0.01 * SLOWNESS, times
 
 
 def test_killed_waiter_leaves_the_queue(daemon):
@@ -920,7 +920,7 @@ def test_waiters_are_told_their_place(daemon):
             daemon.tell(f"detail {waiters[2].number} word{i}")
     data = waiters[2].next("queued", "Transition")
     assert data["place"] == 3 and data["waits_for"] == "word19"
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 2 * SLOWNESS
     waiters[0].granted()
     for i, waiter in enumerate(waiters[1:], 1):
         while (data := waiter.next("queued", "Transition"))["place"] == i + 1:
@@ -938,16 +938,16 @@ def test_waiters_are_told_their_place(daemon):
 def test_waiters_are_told_at_most_twice_a_second(daemon):
     waiter = Attached(daemon)
     begun = time.monotonic()
-    times = []
-    waiter.sock.settimeout(1.5)
+    told = []
     for i in range(40):
         daemon.tell(f"detail 1 word{i}")
         time.sleep(0.05)
-    with contextlib.suppress(TimeoutError):
-        while time.monotonic() - begun < 4:
-            data = waiter.next("queued", "Transition")
-            times.append(data["waits_for"])
-    assert times[-1] == "word39" and 3 <= len(times) <= 5, times
+    while "word39" not in told:
+        told.append(waiter.next("queued", "Transition")["waits_for"])
+    assert 3 <= len(told) <= 2 * (time.monotonic() - begun) + 1, told
+    waiter.sock.settimeout(0.7)
+    with pytest.raises(TimeoutError):
+        waiter.next("queued", "Transition")
     waiter.close()
 
 
@@ -1045,7 +1045,7 @@ def test_storm(daemon):
 
 def test_vanished_host(vanishing_host):
     """A host that vanishes without a word does not keep its lease for more than 30 s."""
-    out, err = vanishing_host.communicate(timeout=60)
+    out, err = vanishing_host.communicate(timeout=60 * SLOWNESS)
     if "unshare" in err or "Operation not permitted" in err:
         pytest.skip(f"no network of its own is to be had here: {err.strip()}")
     assert vanishing_host.returncode == 0, err

@@ -21,6 +21,7 @@ import pytest
 from fake_daemon import Answer, FakeDaemon, Stream, event, gpu, problem, result, service, status, step, step_event, transition
 
 GPUMGR = os.environ.get("GPUMGR", "build/src/cli/gpumgr")
+SLOWNESS = float(os.environ.get("GPUMGR_TEST_SLOWNESS", "1"))
 DONE, FAILED, USAGE, NO_DAEMON, NO_FIT, TIMED_OUT = range(6)
 NO_LEASE = 125
 
@@ -32,7 +33,7 @@ def environment(**more):
     return {**kept, "TERM": "xterm", **more}
 
 
-def run(*args, timeout=10, **env):
+def run(*args, timeout=10 * SLOWNESS, **env):
     return subprocess.run(
         [GPUMGR, *map(str, args)], env=environment(**env), capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
     )
@@ -254,7 +255,7 @@ def test_permission_denied(daemon):
                 [program, "--socket", daemon.path, "status"],
                 env=environment(),
                 capture_output=True,
-                timeout=10,
+                timeout=10 * SLOWNESS,
                 check=False,
                 user="nobody",
                 group="nogroup",
@@ -481,7 +482,7 @@ def on_terminal(daemon, *args, width=80, interrupt_when=None, **env):
     )
     os.close(follower)
     output = b""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * SLOWNESS
     try:
         while time.monotonic() < deadline:
             if not select.select([leader], [], [], 0.1)[0]:
@@ -579,7 +580,7 @@ def test_interrupt_of_pid_1(daemon):
     daemon.answers["POST", "/gpu/prepare-phase/4"] = interrupting(hold=True)
     process = subprocess.run(
         ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", GPUMGR, "--socket", str(daemon.path), "phase", "4"],
-        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False,
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10 * SLOWNESS, check=False,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     if "unshare" in process.stderr:
@@ -592,7 +593,7 @@ def test_interrupt_that_is_ignored(daemon):
     phase = stream_of_phase(step_event("start", "comfyui", "running"), 0.1)
     daemon.answers["POST", "/gpu/prepare-phase/4"] = interrupting(*phase.parts)
     process = subprocess.run(
-        [GPUMGR, "--socket", str(daemon.path), "phase", "4"], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10,
+        [GPUMGR, "--socket", str(daemon.path), "phase", "4"], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10 * SLOWNESS,
         check=False, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     assert (process.returncode, process.stderr) == (DONE, "")
@@ -998,7 +999,7 @@ def test_output_that_nobody_reads(daemon):
         read_end, write_end = os.pipe()
         os.close(read_end)
         process = subprocess.run(
-            [GPUMGR, "--socket", str(daemon.path), *args], env=environment(), stdout=write_end, stderr=subprocess.PIPE, timeout=10, check=False
+            [GPUMGR, "--socket", str(daemon.path), *args], env=environment(), stdout=write_end, stderr=subprocess.PIPE, timeout=10 * SLOWNESS, check=False
         )
         os.close(write_end)
         assert (process.returncode, process.stderr) == (DONE, b""), args
@@ -1014,7 +1015,7 @@ def test_a_full_disk(daemon):
     with open("/dev/full", "w") as full:
         for args in (*told, ["config", "reference"], ["config", "schema"]):
             process = subprocess.run(
-                [GPUMGR, "--socket", str(daemon.path), *args], env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=10, check=False
+                [GPUMGR, "--socket", str(daemon.path), *args], env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=10 * SLOWNESS, check=False
             )
             assert process.returncode == FAILED and b"cannot write the output" in process.stderr, args
             assert b"No space left" in process.stderr or args not in told, args
@@ -1084,7 +1085,7 @@ def test_bash_completion(daemon, line, expected):
         env=environment(GPUMGR_SOCKET=str(daemon.path)),
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=10 * SLOWNESS,
         check=False,
     )
     assert set(completed.stdout.split()) == expected, completed.stderr

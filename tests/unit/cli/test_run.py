@@ -50,7 +50,7 @@ def command(daemon, *args):
 def run(daemon, *args, **keys):
     env = keys.pop("env", {})
     return subprocess.run(
-        command(daemon, *args), env=environment(**env), capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, **keys
+        command(daemon, *args), env=environment(**env), capture_output=True, text=True, timeout=30 * SLOWNESS, check=False, stdin=subprocess.DEVNULL, **keys
     )
 
 
@@ -180,7 +180,7 @@ def test_without_standard_descriptors(daemon):
     """What would be printed must not end up in the connection."""
     for closed in ("0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"):
         line = " ".join(command(daemon, "comfyui", "--", "sh", "-c", f"'echo out; echo err >&2; touch {daemon.folder}/ran'"))
-        completed = subprocess.run(["sh", "-c", f"{line} {closed}"], env=environment(), capture_output=True, text=True, timeout=20, check=False)
+        completed = subprocess.run(["sh", "-c", f"{line} {closed}"], env=environment(), capture_output=True, text=True, timeout=20 * SLOWNESS, check=False)
         assert completed.returncode == 0, completed.stderr
         assert (daemon.folder / "ran").exists()
         (daemon.folder / "ran").unlink()
@@ -201,7 +201,7 @@ def test_death_by_a_signal(daemon, number):
     assert result.returncode == -number
     assert daemon.released_ids, "the lease was given back first"
     shell = ["sh", "-c", '"$@"; echo "$?"', "sh", *command(daemon, "a", "--", "sh", "-c", f"kill -{int(number)} $$")]
-    completed = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    completed = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=30 * SLOWNESS, check=False)
     assert completed.stdout == f"{128 + number}\n"
 
 
@@ -246,7 +246,7 @@ def test_no_lease(daemon):
 def test_no_daemon(folder):
     result = subprocess.run(
         [GPUMGR, "--socket", folder / "none", "run", "a", "--", "touch", folder / "ran"],
-        env=environment(), capture_output=True, text=True, timeout=10, check=False,
+        env=environment(), capture_output=True, text=True, timeout=10 * SLOWNESS, check=False,
     )  # fmt: skip
     assert result.returncode == NO_LEASE and "start it with: gpumgrd" in result.stderr
     assert not (folder / "ran").exists()
@@ -327,7 +327,7 @@ def test_signals_that_are_ignored_stay_so(daemon):
         program = [str(Path(GPUMGR).resolve()), *command(daemon, "a", "--", "grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")[1:]]
         completed = subprocess.run(
             [sys.executable, "-c", prelude, " ".join(str(int(n)) for n in ignored), *program],
-            env=environment(), capture_output=True, text=True, timeout=20, check=False,
+            env=environment(), capture_output=True, text=True, timeout=20 * SLOWNESS, check=False,
         )  # fmt: skip
         assert completed.returncode == 0, completed.stderr
         blocked, found = (int(line.split()[1], 16) for line in completed.stdout.splitlines())
@@ -390,7 +390,7 @@ def test_kill_on_loss_does_not_ask_twice(daemon):
         began = time.monotonic()
         daemon.connection().send(*LOST).close()
         assert process.stdout.readline() in ("SIGTERM\n", "SIGCONT\n")
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(30 * SLOWNESS) == -signal.SIGKILL
         assert 4 < time.monotonic() - began < 5 + PATIENCE
 
 
@@ -636,9 +636,15 @@ def test_job_control_of_one_that_stops_itself(daemon, terminal):
     screen.expect("> ")
     screen.type(" ".join(command(daemon, "a", "--", "cat")) + " &\n")
     daemon.connection()
-    time.sleep(0.3 * SLOWNESS)
     place = len(screen.output)
-    screen.type("\n")
+
+    def is_told():  # with the next prompt after it has happened
+        screen.type("\n")
+        while screen.read(0.1):
+            continue
+        return b"Stopped" in screen.output[place:]
+
+    eventually(is_told, "the job is stopped")
     place = screen.expect("Stopped", place)
     screen.type("fg\n")
     screen.expect("cat\r\n", screen.expect("fg\r\n", place))
@@ -662,9 +668,8 @@ def test_a_stopped_command_without_a_shell(daemon):
         pid = int(process.stdout.readline().split()[1])
         for _ in range(2):
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.1 * SLOWNESS)
-            assert state_of(pid) == "T"
-            assert state_of(process.pid) == "S"
+            time.sleep(0.1)
+            eventually(lambda: state_of(process.pid) == "S" and state_of(pid) == "T", "CMD is stopped, and run is not")
             process.send_signal(signal.SIGCONT)
             eventually(lambda: state_of(pid) != "T", "CMD goes on")
         os.kill(pid, signal.SIGSTOP)
@@ -674,14 +679,14 @@ def test_a_stopped_command_without_a_shell(daemon):
 
 def test_in_a_pipeline(daemon):
     line = " ".join(command(daemon, "a", "--", "sh", "-c", "'echo one; echo two'"))
-    completed = subprocess.run(["sh", "-c", f"{line} | cat"], env=environment(), capture_output=True, text=True, timeout=20, check=False)
+    completed = subprocess.run(["sh", "-c", f"{line} | cat"], env=environment(), capture_output=True, text=True, timeout=20 * SLOWNESS, check=False)
     assert completed.stdout == "one\ntwo\n" and completed.stderr == ""
-    completed = subprocess.run(["sh", "-c", " ".join(command(daemon, "a", "--", "yes")) + " | head -n 1"], env=environment(), capture_output=True, text=True, timeout=20, check=False)
+    completed = subprocess.run(["sh", "-c", " ".join(command(daemon, "a", "--", "yes")) + " | head -n 1"], env=environment(), capture_output=True, text=True, timeout=20 * SLOWNESS, check=False)
     assert completed.stdout == "y\n" and completed.stderr == ""
 
 
 def test_help_says_what_there_is():
-    text = subprocess.run([GPUMGR, "help", "run"], capture_output=True, text=True, check=False, timeout=10).stdout
+    text = subprocess.run([GPUMGR, "help", "run"], capture_output=True, text=True, check=False, timeout=10 * SLOWNESS).stdout
     for word in ("--kill-on-loss", "--owner", "--vram", "GPUMGR_LEASE", "125"):
         assert word in text
 

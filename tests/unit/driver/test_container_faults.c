@@ -389,7 +389,7 @@ static void test_gentle_stop_without_an_answer(void **state)
 	stop(on, true);
 	container_wait_text(on, &on->bench->refused, "is it hanging? (systemctl restart docker)");
 	assert_true(clock_now_ms() - began <
-		3000 / hurry); /* 1000 are needed; 6000 for an engine not yet known to be silent */
+		5000 / hurry); /* 1000 are needed; 6000 for an engine not yet known to be silent */
 	assert_int_equal(fake_engine_count(on->engine, "/stop"), 1);
 	assert_int_equal(fake_engine_count(on->engine, "/kill"), 1);
 	/* It wakes up, and does what it was asked to long ago: no crash. */

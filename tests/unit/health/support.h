@@ -24,6 +24,8 @@ struct answer {
 	uint64_t took_ms;
 };
 
+#define SOON_MS 4000 /* less than anything here waits in vain, and enough for a machine that has other work */
+
 void bench_begin(struct bench *bench);
 /* Destroys the prober if it is still there, closes the loop, and asserts that no handle, fd or child is left. */
 void bench_end(struct bench *bench);

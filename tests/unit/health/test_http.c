@@ -62,7 +62,7 @@ static void test_good_statuses_pass(void **state)
 		struct answer answer = get(*state, paths[i], 5000);
 		if (!answer.passed || answer.text[0] != '\0')
 			fail_msg("%s: %d \"%s\"", paths[i], answer.passed, answer.text);
-		assert_true(answer.took_ms < 2000);
+		assert_true(answer.took_ms < SOON_MS);
 	}
 }
 
@@ -90,7 +90,7 @@ static void test_bad_answers_fail_in_words(void **state)
 		struct answer answer = get(*state, cases[i].path, 5000);
 		if (answer.passed || strcmp(answer.text, cases[i].text) != 0)
 			fail_msg("%s: %d \"%s\"", cases[i].path, answer.passed, answer.text);
-		assert_true(answer.took_ms < 2000);
+		assert_true(answer.took_ms < SOON_MS);
 	}
 }
 
@@ -102,7 +102,7 @@ static void test_malformed_answers_fail(void **state)
 		struct answer answer = get(*state, paths[i], 5000);
 		if (answer.passed || answer.text[0] == '\0')
 			fail_msg("%s: %d \"%s\"", paths[i], answer.passed, answer.text);
-		assert_true(answer.took_ms < 2000);
+		assert_true(answer.took_ms < SOON_MS);
 	}
 }
 
@@ -131,15 +131,15 @@ static void test_timeouts(void **state)
 	static const struct {
 		const char *path, *text;
 	} cases[] = {
-		{ "/hang", "no answer within 100 ms" },
-		{ "/drip", "answer not complete within 100 ms (status 200)" },
-		{ "/drip-body", "answer not complete within 100 ms (status 200)" },
+		{ "/hang", "no answer within 500 ms" },
+		{ "/drip", "answer not complete within 500 ms (status 200)" },
+		{ "/drip-body", "answer not complete within 500 ms (status 200)" },
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct answer answer = get(*state, cases[i].path, 100);
+		struct answer answer = get(*state, cases[i].path, 500);
 		assert_false(answer.passed);
 		assert_string_equal(answer.text, cases[i].text);
-		if (answer.took_ms < 90 || answer.took_ms > 1000)
+		if (answer.took_ms < 490 || answer.took_ms > SOON_MS)
 			fail_msg("%s took %d ms", cases[i].path, (int)answer.took_ms);
 	}
 }
@@ -155,7 +155,7 @@ static void test_refused(void **state)
 	struct answer answer = ask(&fixture->bench, &config, 5000);
 	assert_false(answer.passed);
 	assert_string_equal(answer.text, "connection refused");
-	assert_true(answer.took_ms < 1000);
+	assert_true(answer.took_ms < SOON_MS);
 }
 
 static void test_names(void **state)
