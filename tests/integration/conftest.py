@@ -10,23 +10,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import gpumgr_testlib as lib  # noqa: E402  (after the path is set)
+import interrupts  # noqa: E402
 from docker_engine import Containers, DockerEngine  # noqa: E402
 from engine_proxy import EngineProxy  # noqa: E402
 from redis_server import Probe, RedisServer  # noqa: E402
 
 
-def interrupt(number, frame):
-    # Once is enough: what is being cleaned up now must not be interrupted in its turn.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def pytest_configure(config):
-    # Whoever stops the run early, by Ctrl-C or kill, gets the fixtures' ends as well. A shell starts its background
-    # jobs with SIGINT ignored.
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
+    interrupts.pytest_configure(config)
     config.addinivalue_line("markers", "newcomer: builds, installs or takes long; run once, with the plain build")
 
 
