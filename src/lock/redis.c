@@ -329,7 +329,7 @@ static void ask_again(struct redis_lock *lock)
 		sooner(&lock->look_at, clock_boot_ms() + HEARD_MS);
 }
 
-static void handle_answer(void *context, const redisReply *reply)
+static bool handle_answer(void *context, const redisReply *reply)
 {
 	struct redis_lock *lock = context;
 	enum redis_task task = lock->task;
@@ -337,13 +337,12 @@ static void handle_answer(void *context, const redisReply *reply)
 	lock->task = TASK_NONE;
 	lock->has_heard = false;
 	lock->problem[0] = '\0';
-	if (!redis_lock_take_answer(lock, task, reply)) {
-		redis_session_distrust(lock->session);
-		return;
-	}
+	if (!redis_lock_take_answer(lock, task, reply))
+		return false;
 	if (has_heard)
 		ask_again(lock);
 	advance(lock);
+	return true;
 }
 
 static void refuse_force(struct redis_lock *lock, const char *text)

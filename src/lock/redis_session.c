@@ -246,15 +246,27 @@ void redis_session_run(struct redis_session *self, const struct redis_job *job)
 	redis_link_send(self->link, ARRAY_SIZE(argv), argv);
 }
 
+/* What makes no sense is no success: else such a server would be connected to anew twenty times a second. */
+static void take_success(struct redis_session *self, const redisReply *reply)
+{
+	uint64_t backoff_ms = self->backoff_ms;
+	unsigned n_failures = self->n_failures;
+	self->backoff_ms = BACKOFF_FIRST_MS;
+	self->n_failures = 0;
+	self->problem[0] = '\0';
+	if (self->listener.handle_answer(self->listener.context, reply))
+		return;
+	self->backoff_ms = backoff_ms;
+	self->n_failures = n_failures;
+	handle_link_down(self, "its answer makes no sense; is it a Redis server, and of version 3.2 or newer?");
+}
+
 static void take_answer(struct redis_session *self, const redisReply *reply)
 {
 	char text[REDIS_TEXT_MAX + 1];
 	self->is_running = false;
 	if (reply->type != REDIS_REPLY_ERROR) {
-		self->backoff_ms = BACKOFF_FIRST_MS;
-		self->n_failures = 0;
-		self->problem[0] = '\0';
-		self->listener.handle_answer(self->listener.context, reply);
+		take_success(self, reply);
 		return;
 	}
 	enum redis_verdict verdict = explain(self, reply->str, text, sizeof(text));
@@ -273,11 +285,6 @@ static void handle_reply(void *context, const redisReply *reply)
 		take_answer(self, reply);
 	else
 		end_step(self, reply);
-}
-
-void redis_session_distrust(struct redis_session *self)
-{
-	handle_link_down(self, "its answer makes no sense; is it a Redis server, and of version 3.2 or newer?");
 }
 
 /* ---- connecting ---- */

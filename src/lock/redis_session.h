@@ -3,7 +3,7 @@
  * anew when the connection is lost, after 50 ms first, doubling up to 2 s. Runs the lock's script there, one run at a
  * time, and listens on a second connection to what others tell each other.
  *
- * Handlers are called from the loop, never from inside these calls, but for redis_session_distrust().
+ * Handlers are called from the loop, never from inside these calls.
  */
 #pragma once
 
@@ -27,8 +27,8 @@ struct redis_session_listener {
 	void *context;
 	/* Connected: redis_session_server() and its neighbours tell to what. */
 	void (*handle_up)(void *context);
-	/* Of the one job that runs. */
-	void (*handle_answer)(void *context, const redisReply *reply);
+	/* Of the one job that runs. False: it makes no sense; handle_down follows, as if there had been none. */
+	bool (*handle_answer)(void *context, const redisReply *reply);
 	/* It refused the job. */
 	void (*handle_refusal)(void *context, const char *text);
 	/* Not connected (any more), or still not: redis_session_problem(). A job that ran has no answer. */
@@ -62,8 +62,5 @@ const char *redis_session_name(const struct redis_session *session);
 
 /* Only while it is up and no job runs. */
 void redis_session_run(struct redis_session *session, const struct redis_job *job);
-
-/* What it answered makes no sense: connect anew. handle_down comes from inside this call. */
-void redis_session_distrust(struct redis_session *session);
 
 struct redis_session *redis_session_destroy(struct redis_session *session);

@@ -531,6 +531,17 @@ def test_nothing_is_asked_too_often_of_a_server_that_refuses(make_probe):
         server.close()
 
 
+def test_nothing_is_asked_too_often_of_a_server_that_talks_nonsense(make_probe):
+    server = FalseRedis(lambda words: polite(words, b"$-1\r\n"))
+    try:
+        probe = make_probe(server.url, ttl_ms=1000)
+        probe.unwant()
+        time.sleep(4)
+        assert len([words for words in server.commands if words == ["INFO", "server"]]) < 10
+    finally:
+        server.close()
+
+
 # --- a network that is cut -------------------------------------------------------------------------------------------
 
 
