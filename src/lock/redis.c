@@ -295,9 +295,6 @@ static void meet_server(struct redis_lock *lock)
 static void handle_up(void *context)
 {
 	struct redis_lock *lock = context;
-	if (lock->was_unavailable)
-		log_info("lock: %s is reachable again", redis_session_name(lock->session));
-	lock->was_unavailable = false;
 	lock->problem[0] = '\0';
 	lock->renew_at = lock->acquire_at = lock->look_at = lock->retry_at = 0;
 	meet_server(lock);
@@ -316,6 +313,14 @@ static void handle_down(void *context)
 		log_warning("lock: %s", redis_session_problem(lock->session));
 	}
 	advance(lock);
+}
+
+/* Only an answer says that it works: a server may well greet everybody and then refuse every job. */
+static void note_available(struct redis_lock *lock)
+{
+	if (lock->was_unavailable)
+		log_info("lock: %s is reachable again", redis_session_name(lock->session));
+	lock->was_unavailable = false;
 }
 
 /* Something changed for whoever listens: the server is asked again. */
@@ -339,6 +344,7 @@ static bool handle_answer(void *context, const redisReply *reply)
 	lock->problem[0] = '\0';
 	if (!redis_lock_take_answer(lock, task, reply))
 		return false;
+	note_available(lock);
 	if (has_heard)
 		ask_again(lock);
 	advance(lock);

@@ -542,6 +542,22 @@ def test_nothing_is_asked_too_often_of_a_server_that_talks_nonsense(make_probe):
         server.close()
 
 
+@pytest.mark.parametrize("answer", [b"$-1\r\n", b"-MOVED 1234 10.0.0.1:6379\r\n"])
+def test_a_server_that_greets_and_then_fails_is_complained_of_once(make_probe, answer):
+    failing = [True]
+    looked = b"*7\r\n" + bulk("done") + bulk("") + b":-2\r\n:0\r\n" + bulk("") + bulk("") + bulk("0")
+    server = FalseRedis(lambda words: polite(words, answer if failing else looked))
+    try:
+        probe = make_probe(server.url, ttl_ms=1000)
+        probe.unwant()
+        time.sleep(3)
+        assert probe.log().count("warning lock:") == 1 and "reachable again" not in probe.log()
+        failing.clear()
+        lib.eventually(lambda: "reachable again" in probe.log(), "it says that it works", timeout=4)
+    finally:
+        server.close()
+
+
 # --- a network that is cut -------------------------------------------------------------------------------------------
 
 
