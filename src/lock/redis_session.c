@@ -38,7 +38,7 @@ struct redis_session {
 	uv_timer_t timer; /* until the next attempt */
 	enum step step;
 	bool is_running; /* a job */
-	bool must_send_script;
+	bool must_send_script, has_sent_script; /* with the next job; with the last one */
 	uint64_t backoff_ms;
 	unsigned n_failures;
 	char sha[SHA_SIZE];
@@ -242,6 +242,7 @@ void redis_session_run(struct redis_session *self, const struct redis_job *job)
 		or_empty(job->digest),
 	};
 	self->is_running = true;
+	self->has_sent_script = self->must_send_script;
 	self->must_send_script = false;
 	redis_link_send(self->link, ARRAY_SIZE(argv), argv);
 }
@@ -274,7 +275,8 @@ static void take_answer(struct redis_session *self, const redisReply *reply)
 		go_down(self, text);
 		return;
 	}
-	self->must_send_script = verdict == REDIS_NO_SCRIPT;
+	/* Who does not know it though it came along is not sent it again and again. */
+	self->must_send_script = verdict == REDIS_NO_SCRIPT && !self->has_sent_script;
 	self->listener.handle_refusal(self->listener.context, self->must_send_script ? "" : text);
 }
 

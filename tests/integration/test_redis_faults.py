@@ -520,12 +520,14 @@ def test_a_server_that_repeats_the_password(make_probe):
         server.close()
 
 
-def test_nothing_is_asked_too_often_of_a_server_that_refuses(make_probe):
-    server = FalseRedis(lambda words: polite(words, b"-OOM command not allowed\r\n"))
+@pytest.mark.parametrize("answer", [b"-OOM command not allowed\r\n", b"-NOSCRIPT No matching script\r\n"])
+def test_nothing_is_asked_too_often_of_a_server_that_refuses(make_probe, answer):
+    server = FalseRedis(lambda words: polite(words, answer))
     try:
         probe = make_probe(server.url, ttl_ms=1000)
         probe.want()
         time.sleep(2)
+        assert str(server.port) in probe.news("unavailable").text
         assert len([words for words in server.commands if words[0].startswith("EVAL")]) < 10
     finally:
         server.close()
