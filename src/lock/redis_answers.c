@@ -89,6 +89,41 @@ static bool read_answer(const redisReply *reply, struct answer *answer)
 	return true;
 }
 
+static bool is_word_of(enum redis_task task, enum word word)
+{
+	switch (task) {
+	case TASK_RENEW:
+		return word == WORD_HELD || word == WORD_FOREIGN || word == WORD_GONE;
+	case TASK_RESTORE:
+		return word == WORD_HELD || word == WORD_FOREIGN;
+	case TASK_ACQUIRE:
+		return word == WORD_HELD || word == WORD_FOREIGN || word == WORD_FREE;
+	case TASK_FORCE:
+		return word == WORD_FORCED || word == WORD_KEPT || word == WORD_CHANGED;
+	case TASK_RELEASE:
+	case TASK_LOOK:
+	case TASK_NONE:
+		break;
+	}
+	return word == WORD_DONE;
+}
+
+/*
+ * The answer to that job, and not to another one or to somebody else, as a proxy that lost count would hand out: what
+ * is held is held under our value, and a fence is above all that this host knows of.
+ */
+static bool is_answer_to(const struct redis_lock *lock, enum redis_task task, const struct answer *answer)
+{
+	bool must_have_fence = task == TASK_ACQUIRE;
+	if (!is_word_of(task, answer->word))
+		return false;
+	if (answer->word != WORD_HELD)
+		return true;
+	if (answer->value[0] == '\0' || strcmp(answer->value, lock->record.value) != 0)
+		return false;
+	return answer->fence > lock->highest_fence || (answer->fence == 0 && !must_have_fence);
+}
+
 /* ---- what was seen ---- */
 
 static void warn_of_other_hosts(struct redis_lock *lock, const char *value)
@@ -300,7 +335,7 @@ static void take_forced(struct redis_lock *lock, const struct answer *answer)
 bool redis_lock_take_answer(struct redis_lock *lock, enum redis_task task, const redisReply *reply)
 {
 	struct answer answer;
-	if (!read_answer(reply, &answer))
+	if (!read_answer(reply, &answer) || !is_answer_to(lock, task, &answer))
 		return false;
 	lock->look_at = clock_boot_ms() + LOOK_MS;
 	/* Should the server lose its counter, what this host saw of it is not lost. */

@@ -451,6 +451,15 @@ def test_what_cannot_be_used_is_refused_at_the_start(make_probe):
 
 ANSWER = b"*7\r\n" + bulk("held") + bulk("x") + b":900\r\n:0\r\n" + bulk("5") + bulk("d" * 40) + bulk("5")
 
+
+
+def said(words, word="held", value=None, fence=None):
+    """What a run of the script answers; without more it gives who asks the lock."""
+    value = words[8] if value is None else value
+    fence = str(time.time_ns() // 1000) if fence is None else fence
+    return b"*7\r\n" + bulk(word) + bulk(value) + b":900\r\n:0\r\n" + bulk(fence) + bulk("") + bulk(fence)
+
+
 RUBBISH = {
     "closes": lambda words: None,
     "http": lambda words: b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -471,6 +480,11 @@ RUBBISH = {
     "strange word": lambda words: polite(words, ANSWER.replace(b"held", b"hell")),
     "strange fence": lambda words: polite(words, ANSWER.replace(bulk("5"), bulk("-5"))),
     "large fence": lambda words: polite(words, ANSWER.replace(bulk("5"), bulk("9" * 30))),
+    "word of another job": lambda words: polite(words, lambda words: said(words, word="gone")),
+    "held by another": lambda words: polite(words, lambda words: said(words, value="vidi:otherhost:0123456789abcdef")),
+    "held by nobody": lambda words: polite(words, lambda words: said(words, value="")),
+    "old fence": lambda words: polite(words, lambda words: said(words, fence="5")),
+    "no fence": lambda words: polite(words, lambda words: said(words, fence="")),
     "unasked": lambda words: polite(words, b"+OK\r\n:1\r\n"),
     "silent": lambda words: b"",
     "slow": lambda words: slowly(polite(words, ANSWER), 0.05),
