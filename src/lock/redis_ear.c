@@ -54,7 +54,7 @@ static void handle_up(void *context)
 {
 	struct redis_ear *self = context;
 	self->step = STEP_AUTHENTICATE;
-	if (self->url->password[0] != '\0')
+	if (redis_url_has_login(self->url))
 		redis_link_authenticate(self->link, self->url);
 	else
 		subscribe(self);

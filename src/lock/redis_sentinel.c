@@ -109,7 +109,7 @@ static void take_answer(struct redis_sentinel *self, const redisReply *reply)
 	struct redis_place master = { 0 };
 	char text[200];
 	if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOAUTH", 6) == 0 && self->step == STEP_ASK &&
-		self->url->password[0] != '\0') {
+		redis_url_has_login(self->url)) {
 		authenticate(self);
 	} else if (reply->type == REDIS_REPLY_NIL) {
 		snprintf(text, sizeof(text),

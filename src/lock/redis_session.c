@@ -95,7 +95,7 @@ static enum redis_verdict explain(const struct redis_session *self, const char *
 static bool is_needed(const struct redis_session *self, enum step step)
 {
 	if (step == STEP_AUTHENTICATE)
-		return self->url.password[0] != '\0';
+		return redis_url_has_login(&self->url);
 	return step != STEP_SELECT || self->url.database != 0;
 }
 

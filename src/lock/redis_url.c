@@ -218,6 +218,11 @@ int redis_url_parse(const char *text, struct redis_url *ret_url, struct error *e
 	return r;
 }
 
+bool redis_url_has_login(const struct redis_url *url)
+{
+	return url->user[0] != '\0' || url->password[0] != '\0';
+}
+
 const char *redis_place_name(const struct redis_place *place, char *buffer, size_t size)
 {
 	if (place->path[0] != '\0')

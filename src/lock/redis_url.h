@@ -42,5 +42,8 @@ struct redis_url {
 /* 0, or -EINVAL. */
 int redis_url_parse(const char *text, struct redis_url *ret_url, struct error *err);
 
+/* Whether there is somebody to authenticate as. A user may have no password: Redis has such ones (ACL, `nopass`). */
+bool redis_url_has_login(const struct redis_url *url);
+
 /* "HOST:PORT", "[::1]:PORT" or the path: for people. Returns `buffer`. */
 const char *redis_place_name(const struct redis_place *place, char *buffer, size_t size);

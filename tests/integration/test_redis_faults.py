@@ -313,6 +313,18 @@ def test_a_password_that_nobody_asked_for(make_redis, make_probe):
     assert SECRET not in text
 
 
+def test_a_user_without_a_password(make_redis, make_probe):
+    redis = make_redis()
+    redis("ACL", "SETUSER", "worker", "on", "nopass", "~*", "&*", "+@all")
+    redis("ACL", "SETUSER", "default", "resetkeys", "resetchannels", "+@all")
+    one, two = (make_probe(f"redis://worker:@127.0.0.1:{redis.port}", knows=redis) for _ in range(2))
+    held(one)
+    two.want()
+    two.news("foreign")
+    lib.eventually(lambda: redis("CLIENT", "LIST").count("user=worker") == 4, "so it is when it listens", timeout=3)
+    refused(make_probe(f"redis://nobody:@127.0.0.1:{redis.port}"), "does not accept the user")
+
+
 def test_access_lists(make_redis, make_probe):
     redis = make_redis()
     probe = make_probe(f"redis://worker:{SECRET_IN_URL}@127.0.0.1:{redis.port}", ttl_ms=600)
