@@ -179,10 +179,12 @@ static void try_next(struct redis_sentinel *self)
 	uv_timer_start(&self->timer, handle_timer, 0, 0);
 }
 
-void redis_sentinel_find(struct redis_sentinel *self)
+void redis_sentinel_find(struct redis_sentinel *self, bool is_in_doubt)
 {
 	self->is_asked = true;
 	self->n_tried = 0;
+	if (is_in_doubt)
+		self->place = (self->place + 1) % self->url->n_places;
 	uv_timer_stop(&self->timer);
 	self->link = redis_link_close(self->link);
 	try_next(self);
@@ -191,7 +193,7 @@ void redis_sentinel_find(struct redis_sentinel *self)
 /* Whoever was listened to is gone. What it would have said meanwhile is in the answer of the next one. */
 static void handle_listen_again(uv_timer_t *timer)
 {
-	redis_sentinel_find(timer->data);
+	redis_sentinel_find(timer->data, false);
 }
 
 static void handle_closed(uv_handle_t *handle)

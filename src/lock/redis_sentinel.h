@@ -24,7 +24,7 @@ struct redis_sentinel;
 struct redis_sentinel *redis_sentinel_create(uv_loop_t *loop, const struct redis_url *url, uint64_t limit_ms,
 	const struct redis_sentinel_listener *listener);
 
-/* Now: found or not_found follows. */
-void redis_sentinel_find(struct redis_sentinel *self);
+/* Now: found or not_found follows. `is_in_doubt`: another Sentinel first, for what the last one told was of no use. */
+void redis_sentinel_find(struct redis_sentinel *self, bool is_in_doubt);
 
 struct redis_sentinel *redis_sentinel_destroy(struct redis_sentinel *self);

@@ -317,7 +317,8 @@ static void open_link(struct redis_session *self)
 static void connect_now(struct redis_session *self)
 {
 	if (self->sentinel != NULL)
-		redis_sentinel_find(self->sentinel);
+		/* A Sentinel that was cut off from the others goes on naming a master that is gone. */
+		redis_sentinel_find(self->sentinel, self->n_failures > 1);
 	else
 		open_link(self);
 }

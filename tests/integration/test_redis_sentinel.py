@@ -6,6 +6,7 @@ import pytest
 
 import gpumgr_testlib as lib
 from redis_server import ms
+from false_redis import FalseRedis, bulk
 
 KEY = "gpu_mutex_v2"
 
@@ -153,6 +154,29 @@ def test_sentinels_that_are_gone_or_know_nothing(group, make_probe):
     other.want()
     lib.eventually(lambda: "sentinel monitor" in str(other.lines[-1:]), "it names the remedy", timeout=12)
     group.sentinels[0].resume()
+
+
+def test_a_sentinel_that_names_a_master_that_is_gone(make_redis, make_probe):
+    """It was cut off from the others, and did not hear of the failover: they are asked as well."""
+
+    def sentinel(port):
+        master = b"*2\r\n" + bulk("127.0.0.1") + bulk(str(port))
+        heard = b"*3\r\n" + bulk("subscribe") + bulk("+switch-master") + b":1\r\n"
+        return FalseRedis(lambda words: master if words[0] == "SENTINEL" else heard)
+
+    redis = make_redis()
+    stale, right = sentinel(lib.free_port()), sentinel(redis.port)
+    try:
+        places = f"127.0.0.1:{stale.port},127.0.0.1:{right.port}"
+        probe = make_probe(f"redis+sentinel://{places}/mymaster", knows=redis)
+        probe.want()
+        probe.news("held", timeout=4)
+        asked = len(stale.commands)
+        time.sleep(1)
+        assert len(stale.commands) == asked, "who was right is asked first from now on"
+    finally:
+        stale.close()
+        right.close()
 
 
 def test_the_first_contact_waits(group, make_probe):
