@@ -137,8 +137,8 @@ int redis_record_open(
 	return 0;
 }
 
-/* The fence comes last, and always takes the same room. */
-static void format(struct redis_record *record, char *buffer)
+/* The fence comes last, and always takes the same room. Returns where. */
+static long format(const struct redis_record *record, char *buffer)
 {
 	size_t size = FILE_SIZE;
 	memset(buffer, '\n', size);
@@ -149,9 +149,10 @@ static void format(struct redis_record *record, char *buffer)
 		n += snprintf(buffer + n, size - (size_t)n, "value %s\nuntil %llu %s\n", record->value,
 			(unsigned long long)record->believed_until, record->boot_id);
 	n += snprintf(buffer + n, size - (size_t)n, "fences ");
-	record->fence_offset = n;
+	long fence_offset = n;
 	n += snprintf(buffer + n, size - (size_t)n, FENCE_FORMAT "\n", (unsigned long long)record->fence);
 	buffer[n] = '\n';
+	return fence_offset;
 }
 
 static int set_error(const struct redis_record *record, int r, struct error *err)
@@ -205,10 +206,13 @@ static bool has_file(const struct redis_record *record)
 int redis_record_write(struct redis_record *record, struct error *err)
 {
 	char text[FILE_SIZE];
-	format(record, text);
+	long fence_offset = format(record, text);
 	/* A rename over a file that is there makes some file systems write to the disk. */
 	int r = has_file(record) ? write_at(record->fd, text, sizeof(text), 0) : create_file(record, text);
-	return r < 0 ? set_error(record, r, err) : 0;
+	if (r < 0)
+		return set_error(record, r, err);
+	record->fence_offset = fence_offset;
+	return 0;
 }
 
 int redis_record_note_fence(struct redis_record *record, uint64_t fence, struct error *err)

@@ -2,12 +2,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -198,6 +200,29 @@ static void test_what_cannot_be_written(void **state)
 	redis_record_close(&record);
 }
 
+/* What stands in the file has not moved, though it was about to. */
+static void test_a_fence_behind_what_could_not_be_written(void **state)
+{
+	struct bench *bench = *state;
+	struct error err;
+	struct rlimit before, none;
+	struct redis_record record = open_record(bench, "gpu", false);
+	write_whole(&record);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = before.rlim_max };
+	signal(SIGXFSZ, SIG_IGN);
+	snprintf(record.server, sizeof(record.server), "another/with a longer name than before");
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	assert_int_equal(redis_record_write(&record, &err), -EFBIG);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(redis_record_note_fence(&record, 1790000000000001, &err), 0);
+	redis_record_close(&record);
+	record = open_record(bench, "gpu", false);
+	assert_string_equal(record.server, "run/replication");
+	assert_int_equal(record.fence, 1790000000000001);
+	redis_record_close(&record);
+}
+
 static void test_somebody_removed_it(void **state)
 {
 	struct bench *bench = *state;
@@ -250,6 +275,7 @@ int main(void)
 		WITH_FOLDER(test_another_boot),
 		WITH_FOLDER(test_damage),
 		WITH_FOLDER(test_what_cannot_be_written),
+		WITH_FOLDER(test_a_fence_behind_what_could_not_be_written),
 		WITH_FOLDER(test_somebody_removed_it),
 		WITH_FOLDER(test_over_and_over),
 	};
