@@ -12,6 +12,7 @@
 #define POLL_MAX_MS 500
 #define POLL_SHARE 16
 #define LOOK_MS 5000
+#define FAR_FENCE (UINT64_C(1) << 52) /* no clock is there before 2112 */
 
 enum word { WORD_HELD, WORD_FREE, WORD_FOREIGN, WORD_GONE, WORD_DONE, WORD_FORCED, WORD_KEPT, WORD_CHANGED };
 
@@ -332,15 +333,24 @@ static void take_forced(struct redis_lock *lock, const struct answer *answer)
 	free(force);
 }
 
+/*
+ * Should the server lose its counter, what this host saw of it is not lost. But what nobody can have been given yet is
+ * kept only of fences that were given here: one wrong number would be the end of all fences, on this host for good.
+ */
+static void note_counter(struct redis_lock *lock, const struct answer *answer)
+{
+	bool is_plausible = answer->last_fence < FAR_FENCE || answer->fence != 0;
+	if (is_plausible && answer->last_fence > lock->highest_fence)
+		lock->highest_fence = answer->last_fence;
+}
+
 bool redis_lock_take_answer(struct redis_lock *lock, enum redis_task task, const redisReply *reply)
 {
 	struct answer answer;
 	if (!read_answer(reply, &answer) || !is_answer_to(lock, task, &answer))
 		return false;
 	lock->look_at = clock_boot_ms() + LOOK_MS;
-	/* Should the server lose its counter, what this host saw of it is not lost. */
-	if (answer.last_fence > lock->highest_fence)
-		lock->highest_fence = answer.last_fence;
+	note_counter(lock, &answer);
 	if (lock->hold == HOLD_DOOMED && (task == TASK_ACQUIRE || task == TASK_RENEW || task == TASK_RESTORE))
 		return true; /* given up while it was under way; it is deleted next */
 	switch (task) {

@@ -87,6 +87,29 @@ def test_fences_stay_above_those_of_this_host_even_with_a_clock_that_is_late(red
     assert redis("GET", KEY) is not None
 
 
+def test_a_counter_that_was_changed_is_not_the_end_of_all_fences(redis, make_probe):
+    """What was only seen there goes with the key, as the message says; nor does gpumgrd fail to start because of it."""
+    probe = make_probe()
+    probe.unwant()
+    redis("SET", "{gpu_mutex_v2}:fence", 2**53 - 1)
+    redis("SET", KEY, "cosyvoice")
+    redis("PUBLISH", "{gpu_mutex_v2}:released", "waiting")
+    lib.eventually(lambda: probe.state()[0] == "foreign", "it looked", timeout=7)
+    redis("DEL", KEY)
+    probe.want()
+    assert "delete that key" in probe.news("unavailable").text
+    redis("DEL", "{gpu_mutex_v2}:fence")
+    probe.news("held")
+    fence = probe.fence(1)
+    probe.unwant()
+    lib.eventually(lambda: redis("GET", KEY) is None, "it is given back", timeout=2)
+    probe.quit()
+    probe.start()
+    since = probe.want()
+    probe.news("held", since=since)
+    assert fence < probe.fence(2) < 2**52
+
+
 def test_many_fences_at_once(redis, make_probe):
     probe = make_probe()
     probe.want()
