@@ -100,11 +100,28 @@ static void append_meaning(const struct redis_subject *subject, const char *mean
 	}
 }
 
-/* A server may repeat what it was sent. */
+#define SECRET_PIECE 6
+
+/* A server may repeat what it was sent, and cut it, or escape some of it. */
+static bool shows_secret(const char *said, const char *password)
+{
+	char piece[SECRET_PIECE + 1];
+	size_t length = strlen(password);
+	if (length <= SECRET_PIECE)
+		return length > 0 && strstr(said, password) != NULL;
+	for (size_t i = 0; i + SECRET_PIECE <= length; i++) {
+		memcpy(piece, password + i, SECRET_PIECE);
+		piece[SECRET_PIECE] = '\0';
+		if (strstr(said, piece) != NULL)
+			return true;
+	}
+	return false;
+}
+
 static void append_words(const struct redis_subject *subject, const char *said, char *text, size_t size)
 {
 	char words[120];
-	if (subject->password[0] != '\0' && strstr(said, subject->password) != NULL)
+	if (shows_secret(said, subject->password))
 		return;
 	redis_value_print(words, sizeof(words), said, strlen(said));
 	append(text, size, " (it says: ");

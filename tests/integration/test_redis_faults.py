@@ -531,9 +531,18 @@ def test_rubbish_before_anybody_asked(make_probe):
         server.close()
 
 
-def test_a_server_that_repeats_the_password(make_probe):
+REPEATS = {
+    "whole": lambda secret: secret,
+    "cut": lambda secret: secret[:-1],
+    "escaped": lambda secret: secret.replace("/", "\\/"),
+}
+
+
+@pytest.mark.parametrize("repeat", REPEATS)
+def test_a_server_that_repeats_the_password(make_probe, repeat):
     def rule(words):
-        return f"-ERR strange command `{words[0]}`, with args beginning with: `{words[-1]}`\r\n".encode()
+        repeated = REPEATS[repeat](words[-1])
+        return f"-ERR strange command `{words[0]}`, with args beginning with: `{repeated}`\r\n".encode()
 
     server = FalseRedis(rule)
     try:
@@ -541,7 +550,7 @@ def test_a_server_that_repeats_the_password(make_probe):
         probe.unwant()
         probe.want()
         probe.news("unavailable")
-        assert SECRET not in probe.lines[-1].text + probe.log()
+        assert REPEATS[repeat](SECRET) not in probe.lines[-1].text + probe.log()
     finally:
         server.close()
 
