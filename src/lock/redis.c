@@ -492,19 +492,23 @@ static void read_host(char *buffer, size_t size)
 	snprintf(buffer, size, "%s", name[0] == '\0' ? "localhost" : name);
 }
 
-/* What the local store gave, and what this one gave before, stay below all that it gives from now on; and the other
- * way round, should somebody return to `backend: local`. */
-static int raise_fences(struct redis_lock *lock, struct error *err)
+/* What the local store gave, and what this one gave before, stay below all that it gives from now on. */
+static void take_up_fences(struct redis_lock *lock)
 {
-	uint64_t first;
-	int r = state_reserve_fences(lock->state, 1, &first, err);
-	if (r < 0)
-		return r;
-	if (first > lock->highest_fence)
-		lock->highest_fence = first;
-	else
-		r = state_reserve_fences(lock->state, lock->highest_fence - first + 1, &first, err);
-	return r;
+	uint64_t next = state_next_fence(lock->state);
+	lock->highest_fence = next > lock->record.fence ? next - 1 : lock->record.fence;
+}
+
+/* The other way round, should somebody return to `backend: local`. No reason not to start, on a full disk for instance:
+ * leases of before depend on this lock. */
+static void raise_local_fences(struct redis_lock *lock)
+{
+	struct error err;
+	uint64_t first, next = state_next_fence(lock->state);
+	if (next > lock->highest_fence)
+		return;
+	if (state_reserve_fences(lock->state, lock->highest_fence - next + 1, &first, &err) < 0)
+		log_warning("%s", err.message);
 }
 
 static void take_up_record(struct redis_lock *lock)
@@ -539,7 +543,7 @@ static void redis_destroy(struct lock *base)
 		free(force);
 	}
 	if (lock->session != NULL && lock->record.path != NULL && lock->state != NULL)
-		raise_fences(lock, NULL);
+		raise_local_fences(lock);
 	lock->session = redis_session_destroy(lock->session);
 	uv_close((uv_handle_t *)&lock->timer, handle_closed);
 }
@@ -574,11 +578,11 @@ static int set_up(struct redis_lock *lock, const struct lock_config *config, con
 			return error_set(err, r, "%s", problem.message);
 		if (problem.message[0] != '\0')
 			log_warning("%s", problem.message);
-		lock->highest_fence = lock->record.fence;
-		r = raise_fences(lock, err);
 	}
 	if (r < 0)
 		return r;
+	take_up_fences(lock);
+	raise_local_fences(lock);
 	take_up_record(lock);
 	/* The line is of daemons, not of values: a new one each time. */
 	char nonce[REDIS_NONCE_SIZE];

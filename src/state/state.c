@@ -488,6 +488,11 @@ int state_reserve_fences(struct state *state, uint64_t count, uint64_t *ret_firs
 	return 0;
 }
 
+uint64_t state_next_fence(const struct state *state)
+{
+	return state->next_fence;
+}
+
 /* ---- leases ---- */
 
 static bool may_be_in_database(const struct state *state, uint64_t fence)

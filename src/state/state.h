@@ -69,6 +69,8 @@ struct state *state_close(struct state *state);
 /* `*ret_first` to `*ret_first + count - 1` have never been given and never will be again. Durable (synchronous=FULL).
  */
 int state_reserve_fences(struct state *state, uint64_t count, uint64_t *ret_first, struct error *err);
+/* The first one of the next block: above all that were given. */
+uint64_t state_next_fence(const struct state *state);
 
 /*
  * Makes it, or brings it up to date (the same fence). -ENOSPC and others name the file and the remedy; the next call
