@@ -211,6 +211,17 @@ static void take_held(struct redis_lock *lock, const struct answer *answer)
 	take_turns(lock, now);
 }
 
+/* It is held, and leases of before go on: only new ones need a fence. */
+static void refuse_without_fences(struct redis_lock *lock, size_t n)
+{
+	char text[REDIS_TEXT_MAX + 1];
+	const struct redis_subject subject = {
+		.server = redis_session_name(lock->session), .key = lock->record.key, .user = "", .password = ""
+	};
+	redis_explain(&subject, "NOFENCES", text, sizeof(text));
+	redis_lock_refuse_wishes(lock, n, text);
+}
+
 static void take_renewed(struct redis_lock *lock, const struct answer *answer)
 {
 	struct error err;
@@ -222,7 +233,7 @@ static void take_renewed(struct redis_lock *lock, const struct answer *answer)
 		if (lock->hold != HOLD_OURS || n == 0)
 			return;
 		if (answer->fence == 0)
-			redis_lock_refuse_wishes(lock, n, "Redis gave no fence");
+			refuse_without_fences(lock, n);
 		else if (!redis_lock_note_fence(lock, answer->fence + n - 1, &err))
 			redis_lock_refuse_wishes(lock, n, err.message);
 		else

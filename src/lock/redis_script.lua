@@ -52,13 +52,11 @@ end
 
 local function refuse() return redis.error_reply('NOFENCES there are no fences left below 2^53') end
 
+-- What is held stays so, whether there are fences or not: leases of before need none.
 local function prolong()
 	local n, fence = tonumber(n_fences), nil
 	call('PEXPIRE', lock, ttl)
-	if n > 0 then
-		fence = fences(n)
-		if not fence then return refuse() end
-	end
+	if n > 0 then fence = fences(n) end
 	return report('held', fence)
 end
 
@@ -120,8 +118,9 @@ if job == 'acquire' then
 	if value and value == old then let_go() end
 	if value == mine then -- by an earlier attempt whose answer was lost
 		leave()
-		n_fences = '1'
-		return prolong()
+		call('PEXPIRE', lock, ttl)
+		local fence = fences(1)
+		return fence and report('held', fence) or refuse()
 	end
 	local is_new = join()
 	if is_first() and not value and may_take == '1' then

@@ -87,6 +87,24 @@ def test_fences_stay_above_those_of_this_host_even_with_a_clock_that_is_late(red
     assert redis("GET", KEY) is not None
 
 
+def test_what_is_held_stays_so_where_there_are_no_fences(redis, make_probe):
+    probe = make_probe(ttl_ms=1000)
+    probe.unwant()
+    probe.want()
+    probe.news("held")
+    assert isinstance(probe.fence(0), int)
+    redis("SET", "{gpu_mutex_v2}:fence", 2**53 - 1)
+    since = probe.mark()
+    begin, number = time.monotonic(), 1
+    while time.monotonic() - begin < 2:  # twice as long as it would live by itself
+        assert "delete that key" in probe.fence(number)
+        number += 1
+        time.sleep(0.1)
+    assert not probe.said("news", since)
+    redis("DEL", "{gpu_mutex_v2}:fence")
+    assert isinstance(probe.fence(number), int)
+
+
 def test_a_counter_that_was_changed_is_not_the_end_of_all_fences(redis, make_probe):
     """What was only seen there goes with the key, as the message says; nor does gpumgrd fail to start because of it."""
     probe = make_probe()
