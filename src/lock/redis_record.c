@@ -110,6 +110,23 @@ static int read_file(const char *path, char *buffer, size_t size)
 	return (size_t)n == size - 1 || memchr(buffer, '\0', (size_t)n) != NULL ? -EBADMSG : 0;
 }
 
+/* As create_file() makes them, and nobody else's. */
+static bool is_own_file(const struct stat *status)
+{
+	return S_ISREG(status->st_mode) && (status->st_mode & 07777) == 0600 && status->st_size == FILE_SIZE &&
+		status->st_nlink == 1 && status->st_uid == geteuid();
+}
+
+/* -1: there is none, or it must be made anew. */
+static int open_to_write_over(const char *path)
+{
+	struct stat status;
+	CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &status) < 0 || !is_own_file(&status))
+		return -1;
+	return TAKE_FD(fd);
+}
+
 int redis_record_open(
 	const char *state_dir, const char *key, struct redis_record *ret_record, struct error *ret_problem)
 {
@@ -127,6 +144,8 @@ int redis_record_open(
 	int r = read_file(record.path, text, sizeof(text));
 	if (r == 0 && !parse(text, printed, &record))
 		r = -EBADMSG;
+	if (r == 0)
+		record.fd = open_to_write_over(record.path);
 	if (r < 0 && r != -ENOENT) {
 		forget_all_but_fences(&record);
 		error_set(ret_problem, r,
@@ -219,7 +238,7 @@ int redis_record_note_fence(struct redis_record *record, uint64_t fence, struct 
 {
 	char text[FENCE_DIGITS + 1];
 	record->fence = fence;
-	if (!has_file(record))
+	if (!has_file(record) || record->fence_offset == 0)
 		return redis_record_write(record, err);
 	snprintf(text, sizeof(text), FENCE_FORMAT, (unsigned long long)fence);
 	int r = write_at(record->fd, text, FENCE_DIGITS, record->fence_offset);

@@ -1,7 +1,8 @@
 /*
  * STATE_DIR/lock.redis: what a daemon must know of its lock after a restart. 0600; made by rename, then written over in
- * place by one write each time, not synced: it survives a killed process, and costs microseconds. After a power failure
- * it may be an older one or damaged; what that loses the lock's time limit makes good, for it names the boot.
+ * place by one write each time, also after a restart: so it has its room on a full disk. Not synced: it survives a
+ * killed process, and costs microseconds. After a power failure it may be an older one or damaged; what that loses the
+ * lock's time limit makes good, for it names the boot.
  */
 #pragma once
 
@@ -22,7 +23,7 @@ struct redis_record {
 	uint64_t believed_until; /* clock_boot_ms() of this boot; 0: it is to be given back */
 	uint64_t fence; /* the highest that was told */
 	int fd; /* of the file as it was written last, -1: none */
-	long fence_offset; /* in it */
+	long fence_offset; /* in it; 0: not known yet */
 };
 
 /*

@@ -243,6 +243,46 @@ static void test_somebody_removed_it(void **state)
 	redis_record_close(&record);
 }
 
+/* On a full disk there is no room for another one, but in the one that is there. */
+static void test_the_room_of_before_is_used_again(void **state)
+{
+	struct bench *bench = *state;
+	struct error err;
+	char blocked[128];
+	struct redis_record record = open_record(bench, "gpu", false);
+	write_whole(&record);
+	redis_record_close(&record);
+	snprintf(blocked, sizeof(blocked), "%s.new", bench->path);
+	assert_int_equal(mkdir(blocked, 0700), 0);
+	record = open_record(bench, "gpu", false);
+	assert_int_equal(redis_record_note_fence(&record, 1790000000000001, &err), 0);
+	record.believed_until++;
+	assert_int_equal(redis_record_write(&record, &err), 0);
+	redis_record_close(&record);
+	record = open_record(bench, "gpu", false);
+	assert_string_equal(record.value, "comfyui:box:0123456789abcdef");
+	assert_int_equal(record.believed_until, 123456790);
+	assert_int_equal(record.fence, 1790000000000001);
+	redis_record_close(&record);
+	assert_int_equal(rmdir(blocked), 0);
+}
+
+static void test_what_others_may_read_is_made_anew(void **state)
+{
+	struct bench *bench = *state;
+	struct error err;
+	struct stat status;
+	struct redis_record record = open_record(bench, "gpu", false);
+	write_whole(&record);
+	redis_record_close(&record);
+	assert_int_equal(chmod(bench->path, 0644), 0);
+	record = open_record(bench, "gpu", false);
+	assert_int_equal(redis_record_note_fence(&record, 1790000000000001, &err), 0);
+	redis_record_close(&record);
+	assert_int_equal(stat(bench->path, &status), 0);
+	assert_int_equal(status.st_mode & 0777, 0600);
+}
+
 /* Written over by shorter ones and longer ones. */
 static void test_over_and_over(void **state)
 {
@@ -277,6 +317,8 @@ int main(void)
 		WITH_FOLDER(test_what_cannot_be_written),
 		WITH_FOLDER(test_a_fence_behind_what_could_not_be_written),
 		WITH_FOLDER(test_somebody_removed_it),
+		WITH_FOLDER(test_the_room_of_before_is_used_again),
+		WITH_FOLDER(test_what_others_may_read_is_made_anew),
 		WITH_FOLDER(test_over_and_over),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
