@@ -46,7 +46,9 @@ void lock_release(struct request *request)
 	const struct status *status = host->status(host->context);
 	struct lock_status lock;
 	host->lock_status(host->context, &lock);
-	if (status->n_leases > 0 || lock.state != LOCK_STATE_FOREIGN)
+	/* Where it is not known whether somebody has it, that is no reason to say that nobody had. */
+	bool may_be_foreign = lock.state == LOCK_STATE_FOREIGN || lock.state == LOCK_STATE_UNAVAILABLE;
+	if (status->n_leases > 0 || !may_be_foreign)
 		break_leases(request, status);
 	else
 		take_from_another(request);

@@ -56,6 +56,16 @@ def test_an_old_manager_is_waited_for_named_and_robbed(redis, make_daemon):
     old.close()
 
 
+def test_force_where_nobody_can_be_asked(make_redis, make_daemon):
+    """It is not said that nobody had the lock: nobody knows."""
+    redis = make_redis()
+    redis.hang()
+    daemon = make_daemon(keys=keys(redis))
+    lib.eventually(lambda: shared(daemon)["state"] == "unavailable", "it does not answer")
+    problem = daemon.post("/gpu/lock/release").problem(503, "lock_unavailable")
+    assert redis.path.name in problem["detail"] or str(redis.port) in problem["detail"]
+
+
 def test_what_hangs_is_only_what_needs_the_lock(make_redis, make_daemon):
     redis = make_redis()
     daemon = make_daemon({"vidi": lib.sim_service(4000, 40)}, keys=keys(redis))
