@@ -16,8 +16,8 @@
 #define FILE_MAX 4096
 #define FILE_SIZE 2048 /* always, so that it can be written over; what is behind the lines is empty */
 #define KEY_MAX 1000
-#define FENCE_MAX (UINT64_C(1) << 53)
-#define FENCE_FORMAT "%016llu" /* 2^53 has so many digits */
+#define FENCE_MAX ((UINT64_C(1) << 53) - 1)
+#define FENCE_FORMAT "%016llu" /* it has so many digits */
 #define FENCE_DIGITS 16
 
 static bool take_number(const char *text, uint64_t max, uint64_t *ret_number)

@@ -167,7 +167,7 @@ static void test_damage(void **state)
 		"gpumgr lock 1\nkey gpu\nuntil -5 x\n",
 		"gpumgr lock 1\nkey gpu\nuntil 5\n",
 		"gpumgr lock 1\nkey gpu\nfences 99999999999999999999999\n",
-		"gpumgr lock 1\nkey gpu\nfences 9007199254740993\n",
+		"gpumgr lock 1\nkey gpu\nfences 9007199254740992\n",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		put(bench, texts[i], strlen(texts[i]));
