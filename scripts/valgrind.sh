@@ -13,9 +13,9 @@ export GPUMGR_TEST_SLOWNESS
 
 # Tests in Python would have Python itself looked at, and histories of the simulation take hours. These start themselves
 # anew, look for processes by their program, or count what a child ends with: they would find valgrind. Others start
-# processes, for which valgrind 3.19 lacks pidfd_open; and one says what a check may cost.
+# processes, for which valgrind 3.19 lacks pidfd_open.
 left_out="gpu/sampler gpu/nvml driver/find state/faults"
-left_out="$left_out driver/process driver/proc driver/spawn health/command health/busy health/http"
+left_out="$left_out driver/process driver/proc driver/spawn health/command health/busy"
 
 programs() {
 	meson introspect --tests "$BUILD" | python3 -c '

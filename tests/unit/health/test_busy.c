@@ -247,7 +247,7 @@ static void test_large_answers(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		size_t size;
 		CLEANUP_FREE char *body = large_list(units[i].unit, 1000 * 1024, &size);
-		struct busy_answer answer = ask_body(*state, body, size, "[1]", 1000);
+		struct busy_answer answer = ask_body(*state, body, size, "[1]", 60000);
 		assert_int_equal(answer.known, units[i].known);
 		assert_false(answer.busy);
 		print_message("1 MB of %.8s: %d ms\n", units[i].unit, (int)answer.took_ms);

@@ -331,22 +331,34 @@ static double processor_seconds(void)
 		(double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-/* One check every 5 ms while a service boots is 200 a second: they may not cost a tenth of a processor. */
+static void count_turn(uv_prepare_t *prepare)
+{
+	unsigned *n_turns = prepare->data;
+	++*n_turns;
+}
+
+/* One check every 5 ms while a service boots is 200 a second: what waits for its answer must not keep the loop busy.
+ * The time is told and not judged, for it is the machine's as well. */
 static void test_cost(void **state)
 {
 	struct fixture *fixture = *state;
 	char url[128];
+	unsigned n_turns = 0;
+	uv_prepare_t prepare = { .data = &n_turns };
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/ok", server_port(fixture->server));
 	struct chain chain = { .fixture = fixture, .config = { .kind = PROBE_HTTP, .address = url }, .left = 400 };
+	uv_prepare_init(&fixture->bench.loop, &prepare);
+	uv_prepare_start(&prepare, count_turn);
+	uv_unref((uv_handle_t *)&prepare);
 	double before = processor_seconds();
 	bench_start(fixture->bench.prober, &chain.config, 5000, ask_again, &chain, NULL);
 	uv_run(&fixture->bench.loop, UV_RUN_DEFAULT);
 	double each = (processor_seconds() - before) / 400;
-	print_message("%.0f us of processor time a check\n", each * 1e6);
+	print_message("%.0f us of processor time and %.1f turns of the loop a check\n", each * 1e6, n_turns / 400.0);
+	uv_close((uv_handle_t *)&prepare, NULL);
+	uv_run(&fixture->bench.loop, UV_RUN_DEFAULT);
 	assert_int_equal(chain.left, 0);
-#if !defined(__SANITIZE_ADDRESS__)
-	assert_true(each < 0.0005);
-#endif
+	assert_true(n_turns < 400 * 20);
 }
 
 static void test_sockets_are_not_inherited(void **state)
