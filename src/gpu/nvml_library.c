@@ -60,6 +60,16 @@ static const struct {
 	{ "nvmlSystemGetProcessName", AT(process_name), false },
 };
 
+/*
+ * Whether it is there and the loader refused it. Of what is not there, or may not be read, it says "NAME: cannot open
+ * shared object file"; of anything else that is wrong it names the file that it found, or what that one lacks.
+ */
+static bool is_refused(const char *path, const char *error)
+{
+	static const char absent[] = SONAME ": cannot open shared object file";
+	return path[0] == '/' ? access(path, F_OK) == 0 : strncmp(error, absent, sizeof(absent) - 1) != 0;
+}
+
 /* NULL, and why the first that is there could not be loaded. */
 static void *load_first(const char *const *paths, const char **ret_path, char *why, size_t why_size)
 {
@@ -70,10 +80,8 @@ static void *load_first(const char *const *paths, const char **ret_path, char *w
 		if (handle != NULL)
 			return handle;
 		const char *error = dlerror();
-		/* The loader says "cannot open" of what is not there and of what it may not read. */
-		bool is_there = (*paths)[0] == '/' && access(*paths, F_OK) == 0;
-		if (is_there && why[0] == '\0')
-			snprintf(why, why_size, "%s", error != NULL ? error : "no reason given");
+		if (why[0] == '\0' && error != NULL && is_refused(*paths, error))
+			snprintf(why, why_size, "%s", error);
 	}
 	return NULL;
 }

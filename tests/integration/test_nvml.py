@@ -194,6 +194,15 @@ def test_a_library_that_does_not_fit(machine, backend):
     assert "has no nvmlInit_v2; install the library that belongs to the NVIDIA driver" in daemon.status()["gpu_problem"]
 
 
+def test_what_the_loader_finds_and_cannot_load(machine, tmp_path):
+    """Then it is broken, and not taken for a machine without a GPU."""
+    (tmp_path / "libnvidia-ml.so.1").write_text("this is no library\n" * 100)
+    daemon = machine(library=tmp_path, backend="auto").daemon.start()
+    eventually(lambda: daemon.status()["gpu_problem"], "the daemon says what is wrong")
+    assert "cannot load libnvidia-ml.so.1: " in daemon.status()["gpu_problem"]
+    assert str(tmp_path) in daemon.status()["gpu_problem"]
+
+
 def test_a_driver_that_goes_and_comes_back(machine):
     machine = machine({"a": lib.sim_service(4000, 50), "b": lib.sim_service(20000, 60)})
     daemon = machine.start()
