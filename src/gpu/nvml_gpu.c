@@ -228,7 +228,8 @@ static bool read_temperature(const struct nvml_library *library, struct nvml_gpu
 		gpu->temperature_c = (int)celsius;
 	else
 		return false;
-	return gpu->temperature_c > -273 && gpu->temperature_c < 1000; /* some drivers tell -1 for unknown */
+	bool is_told = gpu->temperature_c != -1; /* some drivers tell that for unknown */
+	return is_told && gpu->temperature_c > -273 && gpu->temperature_c < 1000;
 }
 
 static bool read_utilization(const struct nvml_library *library, struct nvml_gpu *gpu)

@@ -18,6 +18,7 @@
  *   short                    a list is always one longer than the buffer
  *   long                     it says that it wrote beyond the buffer's end
  *   reserved MIB             what the driver keeps for itself
+ *   temperature CELSIUS      of each GPU
  *
  * LEVEL says which functions there are: 3 those of R510 and later, 2 of R470, 1 of before R450, 0 hardly any.
  */
@@ -337,7 +338,7 @@ EXPORT int nvmlDeviceGetTemperature(const struct handle *handle, unsigned sensor
 	BEGIN(handle->gpu);
 	if (handle->part >= 0 || sensor != 0)
 		return INVALID;
-	*celsius = 41 + handle->gpu;
+	*celsius = (unsigned)number("temperature", 41 + handle->gpu);
 	return OK;
 }
 
@@ -509,7 +510,7 @@ EXPORT int nvmlDeviceGetTemperatureV(const struct handle *handle, struct tempera
 	BEGIN(handle->gpu);
 	if (temperature->version != 0x0100000c)
 		return VERSION;
-	temperature->celsius = 41 + (int)handle->gpu;
+	temperature->celsius = (int)number("temperature", 41 + handle->gpu);
 	return OK;
 }
 

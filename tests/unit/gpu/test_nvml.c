@@ -347,6 +347,22 @@ static void test_each_field_by_itself(void **state)
 	}
 }
 
+/* Some drivers say so by -1, in place of an error. */
+static void test_a_temperature_that_is_not_told(void **state)
+{
+	static const char *const libraries[] = { "full", "legacy" };
+	struct fixture *fixture = *state;
+	for (size_t i = 0; i < ARRAY_SIZE(libraries); i++) {
+		use_library(fixture, libraries[i]);
+		control(fixture, "temperature -1");
+		assert_int_equal(read_anew(fixture, 0)->valid & GPU_VALID_TEMPERATURE, 0);
+		control(fixture, "temperature -5"); /* it is cold */
+		const struct gpu_reading *reading = read_anew(fixture, 0);
+		assert_int_equal(reading->valid & GPU_VALID_TEMPERATURE, GPU_VALID_TEMPERATURE);
+		assert_int_equal(reading->temperature_c, -5);
+	}
+}
+
 static void test_memory_that_is_not_told(void **state)
 {
 	struct fixture *fixture = *state;
@@ -646,6 +662,7 @@ int main(void)
 		TEST(test_lists_that_cannot_be_had),
 		TEST(test_kinds_of_processes_that_do_not_exist_are_no_problem),
 		TEST(test_each_field_by_itself),
+		TEST(test_a_temperature_that_is_not_told),
 		TEST(test_memory_that_is_not_told),
 		TEST(test_more_memory_than_can_be_counted),
 		TEST(test_a_lost_gpu_hurts_no_other),
