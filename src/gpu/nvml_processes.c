@@ -191,7 +191,7 @@ int nvml_processes_total(
 		uint32_t mib = process->bytes == NVML_AMOUNT_UNKNOWN ? GPU_MIB_UNKNOWN : mib_of(process->bytes);
 		struct gpu_process *there = find(list, n, process->pid);
 		if (there != NULL)
-			there->mib = sum(there->mib, mib);
+			mib = there->mib = sum(there->mib, mib);
 		else
 			list[n++] = (struct gpu_process){ .pid = process->pid, .mib = mib };
 		if (mib == GPU_MIB_UNKNOWN)

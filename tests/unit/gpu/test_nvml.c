@@ -574,6 +574,26 @@ static void test_processes_of_parts(void **state)
 	expect_in(reading->problem, "no permission");
 }
 
+/* More in all its parts than can be counted; the daemon would refuse the whole sample. */
+static void test_a_sum_over_parts_that_cannot_be_counted(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned n_in_part[2] = { 0 };
+	while (n_in_part[0] == 0 || n_in_part[1] == 0) {
+		pid_t child = start_child(fixture);
+		folder_take(&fixture->folder, 0, child, 100);
+		n_in_part[child % 2]++;
+	}
+	char text[128];
+	snprintf(text, sizeof(text), "mig 0 2\npid %d\namount 3145728000000000\nerror nvmlDeviceGetMemoryInfo* 0 3\n",
+		getpid());
+	control(fixture, text);
+	const struct gpu_reading *reading = read_gpu(fixture, 0);
+	assert_int_equal(reading->n_processes, 1);
+	assert_int_equal(mib_of(reading, getpid()), GPU_MIB_UNKNOWN);
+	assert_int_equal(reading->valid & GPU_VALID_PROCESSES, 0);
+}
+
 static void test_mig_without_parts(void **state)
 {
 	struct fixture *fixture = *state;
@@ -674,6 +694,7 @@ int main(void)
 		TEST(test_no_gpu_at_all),
 		TEST(test_mig),
 		TEST(test_processes_of_parts),
+		TEST(test_a_sum_over_parts_that_cannot_be_counted),
 		TEST(test_mig_without_parts),
 		TEST(test_pids_in_a_container),
 		TEST(test_a_process_that_just_ended_is_still_believed),
