@@ -380,7 +380,10 @@ static void tell(struct sampler *sampler, enum sampler_command_kind kind, uint32
 	if (sampler->child == NULL || sampler->child->has_ended)
 		return;
 	ssize_t n = send(sampler->child->socket, &command, sizeof(command), MSG_NOSIGNAL | MSG_DONTWAIT);
-	sampler->is_untold = n < 0 && errno == EAGAIN;
+	if (n < 0 && errno == EAGAIN)
+		sampler->is_untold = true;
+	else if (kind == SAMPLER_COMMAND_INTERVAL)
+		sampler->is_untold = false;
 }
 
 /* Its listeners may end the sampler. */

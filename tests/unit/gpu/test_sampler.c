@@ -246,6 +246,25 @@ static void test_a_flood_of_commands_and_a_daemon_that_sleeps(void **state)
 	assert_int_equal(only_child(), child);
 }
 
+/* An interval for which there was no room is not forgotten over a command for which there is some again. */
+static void test_an_interval_that_could_not_be_told(void **state)
+{
+	struct fixture *fixture = *state;
+	fixture->folder.config.interval_ms = 3600 * 1000;
+	start_and_see(fixture);
+	pid_t child = only_child();
+	kill(child, SIGSTOP);
+	for (int i = 0; i < 5000; i++)
+		sampler_read_now(fixture->sampler);
+	sampler_set_fast(fixture->sampler, true);
+	kill(child, SIGCONT);
+	usleep(200 * 1000);
+	sampler_read_now(fixture->sampler);
+	assert_true(run_until(fixture, &fixture->n_samples, fixture->n_samples + 50));
+	assert_int_equal(fixture->n_troubles, 0);
+	assert_int_equal(only_child(), child);
+}
+
 static void test_a_child_that_hangs_is_replaced(void **state)
 {
 	struct fixture *fixture = *state;
@@ -441,6 +460,7 @@ int main(int argc, char **argv)
 		TEST(test_fast_mode_and_back),
 		TEST(test_one_reading_now),
 		TEST(test_a_flood_of_commands_and_a_daemon_that_sleeps),
+		TEST(test_an_interval_that_could_not_be_told),
 		TEST(test_a_child_that_hangs_is_replaced),
 		TEST(test_a_reading_that_never_comes_is_noticed_between_slow_samples),
 		TEST(test_a_child_that_dies_is_replaced),
