@@ -29,6 +29,7 @@
 #define FAST_LATE_MS 1000
 #define LATE_MS 2000 /* at least; else three intervals */
 #define FIRST_LATE_MS 10000 /* at least, for the first sample: loading a driver takes its time */
+#define FIRST_LATE_MOST_MS 80000 /* each try that was in vain doubles the time of the next, up to this */
 #define STALL_MS 500 /* a timer that fires so late says that the daemon itself was stopped */
 #define EXIT_MS 200 /* between the end of the stream and the end of the process */
 #define RESTART_LEAST_MS 100
@@ -63,6 +64,7 @@ struct sampler {
 	struct child *abandoned;
 	unsigned n_abandoned;
 	uint64_t restart_ms;
+	uint64_t first_late_ms; /* for the first sample of a child */
 	uv_timer_t timer; /* until the child is late, or until the next is started */
 	uint64_t deadline_ms; /* when the timer fires */
 	uint64_t delay_ms; /* for how long it was set */
@@ -89,13 +91,20 @@ static uint64_t larger(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* What took `ms` once may take a little longer the next time. */
+static void expect_first_within(struct sampler *sampler, uint64_t ms)
+{
+	uint64_t late_ms = larger(FIRST_LATE_MS, 2 * ms);
+	sampler->first_late_ms = late_ms < FIRST_LATE_MOST_MS ? late_ms : FIRST_LATE_MOST_MS;
+}
+
 /* How long the daemon waits for the next sample before it gives the child up. */
 static uint64_t patience_ms(const struct sampler *sampler)
 {
 	if (sampler->child->has_ended)
 		return EXIT_MS;
 	if (!sampler->child->has_reported)
-		return larger(FIRST_LATE_MS, 3 * interval_ms(sampler));
+		return larger(sampler->first_late_ms, 3 * interval_ms(sampler));
 	return sampler->is_fast ? FAST_LATE_MS : larger(LATE_MS, 3 * interval_ms(sampler));
 }
 
@@ -418,6 +427,8 @@ static int handle_frame(struct child *child, const uint8_t *bytes, size_t length
 	sampler->last = sample;
 	gpu_sample_finish(sampler->spare);
 	sampler->n_samples++;
+	if (!child->has_reported)
+		expect_first_within(sampler, uv_now(sampler->loop) - child->started_ms);
 	child->has_reported = true;
 	sampler->is_troubled = false;
 	set_timer(sampler, patience_ms(sampler));
@@ -495,6 +506,8 @@ static void handle_late(struct sampler *sampler, bool was_stalled)
 		set_timer(sampler, patience_ms(sampler));
 		return;
 	}
+	if (!child->has_reported)
+		expect_first_within(sampler, sampler->first_late_ms);
 	char why[64];
 	snprintf(why, sizeof(why), "has not answered for %.1f s", (double)sampler->delay_ms / 1000);
 	abandon(child, why);
@@ -554,6 +567,7 @@ int sampler_create(uv_loop_t *loop, const struct gpu_config *config, const struc
 	sampler->config = config;
 	sampler->listener = *listener;
 	sampler->restart_ms = RESTART_LEAST_MS;
+	sampler->first_late_ms = FIRST_LATE_MS;
 	int r = uv_timer_init(loop, &sampler->timer);
 	if (r < 0)
 		return error_set(err, r, "gpu: cannot make a timer: %s", uv_strerror(r));

@@ -272,6 +272,15 @@ def test_an_initialisation_that_hangs(machine):
     eventually(lambda: daemon.status()["gpus"], "another one reads", 20)
 
 
+def test_an_initialisation_that_takes_its_time(machine):
+    """Without persistence mode a driver makes each GPU ready anew. Who never waits longer than once never gets there."""
+    machine = machine()
+    machine.control("slow nvmlInit_v2 * 12000")
+    daemon = machine.daemon.start()
+    eventually(lambda: daemon.status()["gpus"], "it is waited for", 40)
+    assert daemon.log().count("has not answered") == 1
+
+
 def test_a_library_that_crashes(machine):
     machine = machine({"a": lib.sim_service(4000, 50)})
     daemon = machine.start()
