@@ -1,6 +1,7 @@
 /*
  * The way from bytes to libyaml's document tree. libyaml itself has no bounds on size, nodes or anchors, and looks an
- * anchor up by walking all of them: so the events are counted first, and only a document within bounds is loaded.
+ * anchor up by walking all of them: so the events are counted first, and only a document within bounds is loaded. Of
+ * directives, which it looks up in the same way, it tells by no event: those are counted in the text.
  */
 #include "config/document.h"
 
@@ -15,6 +16,7 @@
 
 #define DEPTH_MAX 32
 #define ANCHORS_MAX 256
+#define DIRECTIVES_MAX 256
 
 static struct position position_of(yaml_mark_t mark)
 {
@@ -59,6 +61,32 @@ static int check_bytes(const char *text, size_t length, struct config_report *re
 		nul == NULL ? "is not UTF-8 here (save the file in that encoding)"
 			    : "has a NUL byte here (is it a text file?)");
 	return r < 0 ? r : -EINVAL;
+}
+
+/* Whether a line begins at that byte. YAML 1.1 has more line breaks than two: NEL, LS and PS. */
+static bool begins_line(const char *text, size_t offset)
+{
+	static const char *const breaks[] = { "\n", "\r", "\xc2\x85", "\xe2\x80\xa8", "\xe2\x80\xa9" };
+	bool does = offset == 0;
+	for (size_t i = 0; i < ARRAY_SIZE(breaks) && !does; i++) {
+		size_t n = strlen(breaks[i]);
+		does = offset >= n && memcmp(text + offset - n, breaks[i], n) == 0;
+	}
+	return does;
+}
+
+/* 0, or -EINVAL after reporting the first directive (%TAG and the like) too many. */
+static int check_directives(const char *text, size_t length, struct config_report *report)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < length; i++) {
+		if (text[i] != '%' || !begins_line(text, i) || ++n <= DIRECTIVES_MAX)
+			continue;
+		int r = report_addf(
+			report, false, position_at(text, i), "", "more than 256 directives (%%TAG) in one file");
+		return r < 0 ? r : -EINVAL;
+	}
+	return 0;
 }
 
 /* What libyaml says, and what helps. */
@@ -228,6 +256,8 @@ int document_load(const char *text, size_t length, yaml_document_t *document, st
 		length -= 3;
 	}
 	int r = check_bytes(text, length, report);
+	if (r == 0)
+		r = check_directives(text, length, report);
 	if (r == 0)
 		r = with_parser(text, length, check_document, NULL, report);
 	if (r == 0)

@@ -207,6 +207,12 @@ static void test_bounds(void **state)
 	expect_error_of(repeat("version: 1\nx: ", "[", 500000, ""), "nested deeper than 32 levels\n");
 	expect_error_of(repeat("version: 1\nx: [", "1,", 200000, "1]\n"), "more than 100000 values");
 	expect_error_of(repeat("version: 1\nx: [", "&a 1,", 300, "1]\n"), "more than 256 anchors");
+	/* libyaml looks each one up among all: minutes for what fits into a file, before and behind a document */
+	expect_error_of(repeat("", "%TAG !a! x:\n", 300, "---\nversion: 1\n"),
+		"f:257:1: more than 256 directives (%TAG) in one file\n");
+	expect_error_of(repeat("version: 1\n...\n", "%TAG !a! x:\xc2\x85", 300, "---\nversion: 1\n"),
+		"more than 256 directives (%TAG)");
+	expect_error_of(repeat("", "# %TAG\n", 300, "version: 2\n"), "is not known to this gpumgr");
 	expect_error_of(repeat("version: 1\nallowed_hosts: [", "a,", 1001, "]\n"),
 		"f:2:1: allowed_hosts: has 1001 entries (expected 1000 at most)\n");
 	expect_error_of(
