@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +22,33 @@ static size_t name_length(const char *text)
 	return length;
 }
 
-/* Writes what one `${env.NAME...}` stands for; `*text` then points behind it. */
-static int expand_one(const char **text, FILE *out, struct error *err)
+/* What has been expanded so far. Not a stream of open_memstream(): that one does not tell when memory runs out. */
+struct expansion {
+	char *text;
+	size_t length, size;
+};
+
+static int append(struct expansion *to, const char *text, size_t length, struct error *err)
+{
+	if (length > EXPANDED_MAX - to->length)
+		return error_set(err, -EINVAL,
+			"more than 4 MiB once its environment variables are expanded: this is not a configuration");
+	if (to->length + length >= to->size) {
+		size_t size = 2 * (to->length + length) + 64;
+		char *grown = realloc(to->text, size);
+		if (grown == NULL)
+			return -ENOMEM;
+		to->text = grown;
+		to->size = size;
+	}
+	memcpy(to->text + to->length, text, length);
+	to->length += length;
+	to->text[to->length] = '\0';
+	return 0;
+}
+
+/* Appends what one `${env.NAME...}` stands for; `*text` then points behind it. */
+static int expand_one(const char **text, struct expansion *to, struct error *err)
 {
 	const char *start = *text + PREFIX_LENGTH;
 	size_t length = name_length(start);
@@ -41,51 +65,37 @@ static int expand_one(const char **text, FILE *out, struct error *err)
 		return error_set(err, -EINVAL,
 			"the environment variable %s is not set (set it, or give a default: ${env.%s:-default})", name,
 			name);
-	if (fallback != NULL && (value == NULL || value[0] == '\0'))
-		fwrite(fallback, 1, (size_t)(close - fallback), out);
-	else
-		fputs(value, out);
 	*text = close + 1;
-	return 0;
+	if (fallback != NULL && (value == NULL || value[0] == '\0'))
+		return append(to, fallback, (size_t)(close - fallback), err);
+	return append(to, value, strlen(value), err);
 }
 
-static int expand_into(const char *text, FILE *out, struct error *err)
+static int expand_into(const char *text, struct expansion *to, struct error *err)
 {
-	while (*text != '\0') {
+	int r = append(to, "", 0, err); /* so that there is a text, be it empty */
+	while (r == 0 && *text != '\0') {
 		if (strncmp(text, "$${", 3) == 0) {
-			fputs("${", out);
+			r = append(to, "${", 2, err);
 			text += 3;
 		} else if (strncmp(text, PREFIX, PREFIX_LENGTH) == 0) {
-			int r = expand_one(&text, out, err);
-			if (r < 0)
-				return r;
+			r = expand_one(&text, to, err);
 		} else {
-			fputc(*text++, out);
+			size_t length = 1 + strcspn(text + 1, "$");
+			r = append(to, text, length, err);
+			text += length;
 		}
 	}
-	return 0;
+	return r;
 }
 
 int expand_text(const char *text, char **ret_text, struct error *err)
 {
-	if (strchr(text, '$') == NULL) {
-		*ret_text = strdup(text);
-		return *ret_text == NULL ? -ENOMEM : 0;
-	}
-	char *expanded = NULL;
-	size_t length;
-	FILE *out = open_memstream(&expanded, &length);
-	if (out == NULL)
-		return -ENOMEM;
-	int r = expand_into(text, out, err);
-	bool failed = ferror(out);
-	failed |= fclose(out) != 0;
-	if (r == 0 && failed)
-		r = -ENOMEM;
-	if (r < 0) {
-		free(expanded);
-		return r;
-	}
-	*ret_text = expanded;
-	return 0;
+	struct expansion expansion = { 0 };
+	int r = expand_into(text, &expansion, err);
+	if (r < 0)
+		free(expansion.text);
+	else
+		*ret_text = expansion.text;
+	return r;
 }

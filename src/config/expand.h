@@ -8,5 +8,7 @@
 
 #include "base/error.h"
 
+#define EXPANDED_MAX ((size_t)4 << 20) /* bytes: a short text may name a long variable again and again */
+
 /* 0: the caller frees `*ret_text`. -EINVAL with a message; -ENOMEM. */
 int expand_text(const char *text, char **ret_text, struct error *err);

@@ -14,6 +14,7 @@
 #define CONFIG_BYTES_MAX ((size_t)4 << 20)
 #define CONFIG_ENTRIES_MAX 1000 /* of one list or mapping */
 #define CONFIG_NODES_MAX 100000 /* of the file, and again with its aliases followed */
+#define CONFIG_TEXT_MAX ((size_t)16 << 20) /* of all its values together, aliases followed and variables expanded */
 #define CONFIG_PROBLEMS_MAX 1000 /* reported; the rest is counted */
 
 /* Where the keys of one scope stand; line 0: the file does not have the key. */
@@ -29,6 +30,7 @@ struct parser {
 	bool is_root; /* the daemon will run as root */
 	bool out_of_memory;
 	size_t n_visits;
+	size_t n_text_bytes;
 	size_t n_unreported; /* problems beyond CONFIG_PROBLEMS_MAX */
 	struct position key; /* of the value that is being read */
 	struct marks *marks; /* of the scope that is being read */

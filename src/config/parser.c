@@ -114,6 +114,20 @@ static bool has_nul(const yaml_node_t *node)
 	return memchr(node->data.scalar.value, '\0', node->data.scalar.length) != NULL;
 }
 
+/* Counts text that is about to be kept; false when that becomes too much, which was reported. */
+static bool count_text(struct parser *parser, struct position at, size_t length)
+{
+	bool had_room = parser->n_text_bytes <= CONFIG_TEXT_MAX;
+	if (had_room)
+		parser->n_text_bytes += length;
+	bool has_room = parser->n_text_bytes <= CONFIG_TEXT_MAX;
+	if (had_room && !has_room)
+		parser_error(parser, at,
+			"the aliases (*name) and variables of this file stand for too much text (expected 16 MiB at "
+			"most)");
+	return has_room;
+}
+
 bool parser_scalar(struct parser *parser, const struct option *option, const yaml_node_t *node, char **ret_text,
 	struct scalar *ret)
 {
@@ -126,6 +140,8 @@ bool parser_scalar(struct parser *parser, const struct option *option, const yam
 		parser_error(parser, at, "has a NUL character in it, which nothing accepts");
 		return false;
 	}
+	if (!count_text(parser, at, 0))
+		return false;
 	struct error err;
 	int r = expand_text((const char *)node->data.scalar.value, ret_text, &err);
 	if (r == -ENOMEM)
@@ -140,7 +156,7 @@ bool parser_scalar(struct parser *parser, const struct option *option, const yam
 		return false;
 	}
 	*ret = (struct scalar){ .text = *ret_text, .at = at };
-	return true;
+	return count_text(parser, at, length);
 }
 
 const char *node_text(const yaml_node_t *node)
@@ -154,7 +170,7 @@ const char *parser_key(struct parser *parser, const yaml_node_t *node)
 	if (text == NULL)
 		parser_error(
 			parser, node_position(node), "has a key that is not plain text (expected the name of a key)");
-	return text;
+	return text != NULL && count_text(parser, node_position(node), strlen(text)) ? text : NULL;
 }
 
 /* Tags that say what is understood anyway. */

@@ -177,6 +177,35 @@ static void test_laughs_are_bounded(void **state)
 	free(text);
 }
 
+/* What is said once and meant a thousand times is memory a thousand times. */
+static void test_long_laughs_are_bounded(void **state)
+{
+	(void)state;
+	char *text = NULL;
+	size_t length;
+	FILE *out = open_memstream(&text, &length);
+	fputs("version: 1\nservices:\n  x: &x\n    vram: 4GiB\n    health: {tcp: 'h:1'}\n    process:\n      command: "
+	      "[/x, &a ",
+		out);
+	for (int i = 0; i < 100000; i++)
+		fputc('a', out);
+	fputs(", *a, *a, *a, *a, *a, *a, *a, *a, *a]\n", out);
+	for (int i = 0; i < 17; i++)
+		fprintf(out, "  x%d: *x\n", i);
+	fclose(out);
+	struct config *config;
+	CLEANUP_FREE char *lines = problems_of(text, length, false, &config);
+	const char *said = strstr(lines, "of this file stand for too much text");
+	assert_null(config);
+	assert_non_null(said);
+	assert_null(strstr(strchr(said, '\n'), "too much text")); /* once */
+	text[strlen(text) - strlen("  x15: *x\n  x16: *x\n")] = '\0'; /* two less fit */
+	CLEANUP_FREE char *none = problems_of(text, strlen(text), false, &config);
+	assert_non_null(config);
+	config_free(config);
+	free(text);
+}
+
 static char *repeat(const char *head, const char *part, size_t n, const char *tail)
 {
 	char *text = NULL;
@@ -291,6 +320,7 @@ int main(void)
 		cmocka_unit_test(test_strange_keys),
 		cmocka_unit_test(test_aliases),
 		cmocka_unit_test(test_laughs_are_bounded),
+		cmocka_unit_test(test_long_laughs_are_bounded),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_file_that_is_read),

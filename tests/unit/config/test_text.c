@@ -54,6 +54,13 @@ static void test_expansion(void **state)
 	expect_expansion_error("a ${env.GPUMGR_TEST_NONE}",
 		"the environment variable GPUMGR_TEST_NONE is not set (set it, or give a default: "
 		"${env.GPUMGR_TEST_NONE:-default})");
+	char large[4096 * sizeof("${env.GPUMGR_TEST_LARGE}")] = "", *end = large, value[2000] = "";
+	memset(value, 'x', sizeof(value) - 1);
+	setenv("GPUMGR_TEST_LARGE", value, 1);
+	for (int i = 0; i < 4096; i++)
+		end = stpcpy(end, "${env.GPUMGR_TEST_LARGE}");
+	expect_expansion_error(
+		large, "more than 4 MiB once its environment variables are expanded: this is not a configuration");
 	expect_expansion_error("${env.}", MALFORMED);
 	expect_expansion_error("${env.A", MALFORMED);
 	expect_expansion_error("${env.A:-b", MALFORMED);
