@@ -1,6 +1,6 @@
 /*
  * `config schema`: the option table as JSON Schema (2020-12), for editors that check and complete YAML. It accepts
- * whatever the parser accepts; what crosses sections is left to the parser.
+ * whatever the parser accepts, but for numbers in quotes; what crosses sections is left to the parser.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -40,6 +40,22 @@ static json_t *or_from_environment(json_t *schema)
 	return json_pack("{s:[o, {s:s}]}", "anyOf", schema, "$ref", "#/$defs/environment");
 }
 
+/* The same for the items of a list, wherever the schema of a value has one. */
+static int add_environment_to_items(json_t *schema)
+{
+	size_t i;
+	json_t *alternative;
+	json_t *items = json_object_get(schema, "items");
+	if (items != NULL && json_object_set_new(schema, "items", or_from_environment(json_incref(items))) < 0)
+		return -1;
+	json_array_foreach(json_object_get(schema, "anyOf"), i, alternative)
+	{
+		if (add_environment_to_items(alternative) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* A mapping whose keys the file chooses. */
 static json_t *family_schema(const char *pattern, const char *child)
 {
@@ -56,6 +72,10 @@ static json_t *option_schema(const struct option *option)
 	if (option->type == &type_services)
 		return family_schema("^[a-z0-9][a-z0-9_-]{0,62}$", "services.*");
 	json_t *schema = value_schema(option);
+	if (schema == NULL || add_environment_to_items(schema) < 0) {
+		json_decref(schema);
+		return NULL;
+	}
 	return option->type->from_text != NULL ? or_from_environment(schema) : schema;
 }
 

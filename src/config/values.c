@@ -167,7 +167,8 @@ static void boolean_from_text(
 const struct value_type type_boolean = {
 	.name = "boolean",
 	.expected = "true or false",
-	.schema = "{\"type\": \"boolean\"}",
+	.schema = "{\"anyOf\": [{\"type\": \"boolean\"}, {\"type\": \"string\", \"pattern\": "
+		  "\"^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff])$\"}]}",
 	.from_text = boolean_from_text,
 	.is_equal = is_equal_bool,
 };
