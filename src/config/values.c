@@ -14,11 +14,20 @@
 #include "config/parse.h"
 #include "config/report.h"
 
+/* "USER:PASSWORD@HOST", wherever somebody writes it. */
+static bool has_password(const char *text)
+{
+	const char *colon = strchr(text, ':');
+	const char *scheme = colon != NULL && strncmp(colon, "://", 3) == 0 ? colon + 3 : text;
+	const char *at = strchr(scheme, '@');
+	return at != NULL && memchr(scheme, ':', (size_t)(at - scheme)) != NULL;
+}
+
 void value_refuse(struct parser *parser, const struct option *option, const struct scalar *scalar, const char *problem,
 	const char *hint)
 {
 	char quoted[REPORT_QUOTE_SIZE], expected[256];
-	bool is_secret = (option->flags & OPTION_SECRET) != 0;
+	bool is_secret = (option->flags & OPTION_SECRET) != 0 || has_password(scalar->text);
 	parser_error(parser, scalar->at, "%s %s (expected %s%s%s%s)",
 		is_secret ? "the value" : report_quote(scalar->text, quoted), problem,
 		option_expected(option, expected, sizeof(expected)), hint == NULL ? "" : "; did you mean ",

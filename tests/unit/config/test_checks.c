@@ -136,6 +136,12 @@ static void test_secrets_stay_secret(void **state)
 		NO_DRIVER "    process: {command: x, environment: [\"1T=hunter2\", T=hunter2, T=hunter2]}\n",
 		NO_DRIVER "    process: {command: \"./x --token hunter2 | y\"}\n",
 		NO_DRIVER "    process: {command: \"x --token 'hunter2\"}\n",
+		NO_HEALTH "    health: {http: \"http://me:hunter2@h/\"}\n",
+		NO_HEALTH "    health: {http: \"me:hunter2@h/\"}\n",
+		NO_HEALTH "    health: {http: \"http://me:${env.GPUMGR_TEST_SECRET}/x@h/\"}\n",
+		NO_HEALTH "    health: {tcp: \"http://me:hunter2@h:80\"}\n",
+		NO_DRIVER "    container: {name: x, engine: \"tcp://me:hunter2@h:2375\"}\n",
+		"version: 1\nopen: true\nlisten: [\"me:hunter2@h:80\"]\nallowed_hosts: [\"http://me:hunter2@h\"]\n",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		struct config *config;
