@@ -29,7 +29,7 @@
 #define FAST_LATE_MS 1000
 #define LATE_MS 2000 /* at least; else three intervals */
 #define FIRST_LATE_MS 10000 /* at least, for the first sample: loading a driver takes its time */
-#define FIRST_LATE_MOST_MS 80000 /* each try that was in vain doubles the time of the next, up to this */
+#define OPENING_LATE_MOST_MS 80000 /* each try that was in vain doubles the time of the next, up to this */
 #define STALL_MS 500 /* a timer that fires so late says that the daemon itself was stopped */
 #define EXIT_MS 200 /* between the end of the stream and the end of the process */
 #define RESTART_LEAST_MS 100
@@ -64,7 +64,7 @@ struct sampler {
 	struct child *abandoned;
 	unsigned n_abandoned;
 	uint64_t restart_ms;
-	uint64_t first_late_ms; /* for the first sample of a child */
+	uint64_t opening_ms; /* what the first sample of the last child took, or how long it was waited for in vain */
 	uv_timer_t timer; /* until the child is late, or until the next is started */
 	uint64_t deadline_ms; /* when the timer fires */
 	uint64_t delay_ms; /* for how long it was set */
@@ -91,11 +91,11 @@ static uint64_t larger(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
-/* What took `ms` once may take a little longer the next time. */
-static void expect_first_within(struct sampler *sampler, uint64_t ms)
+/* A child may open its backend anew at any time, and what took so long once may take longer the next time. */
+static uint64_t opening_late_ms(const struct sampler *sampler, uint64_t least_ms)
 {
-	uint64_t late_ms = larger(FIRST_LATE_MS, 2 * ms);
-	sampler->first_late_ms = late_ms < FIRST_LATE_MOST_MS ? late_ms : FIRST_LATE_MOST_MS;
+	uint64_t late_ms = 2 * sampler->opening_ms;
+	return larger(least_ms, late_ms < OPENING_LATE_MOST_MS ? late_ms : OPENING_LATE_MOST_MS);
 }
 
 /* How long the daemon waits for the next sample before it gives the child up. */
@@ -104,8 +104,8 @@ static uint64_t patience_ms(const struct sampler *sampler)
 	if (sampler->child->has_ended)
 		return EXIT_MS;
 	if (!sampler->child->has_reported)
-		return larger(sampler->first_late_ms, 3 * interval_ms(sampler));
-	return sampler->is_fast ? FAST_LATE_MS : larger(LATE_MS, 3 * interval_ms(sampler));
+		return opening_late_ms(sampler, larger(FIRST_LATE_MS, 3 * interval_ms(sampler)));
+	return opening_late_ms(sampler, sampler->is_fast ? FAST_LATE_MS : larger(LATE_MS, 3 * interval_ms(sampler)));
 }
 
 static void handle_timer(uv_timer_t *timer);
@@ -428,7 +428,7 @@ static int handle_frame(struct child *child, const uint8_t *bytes, size_t length
 	gpu_sample_finish(sampler->spare);
 	sampler->n_samples++;
 	if (!child->has_reported)
-		expect_first_within(sampler, uv_now(sampler->loop) - child->started_ms);
+		sampler->opening_ms = uv_now(sampler->loop) - child->started_ms;
 	child->has_reported = true;
 	sampler->is_troubled = false;
 	set_timer(sampler, patience_ms(sampler));
@@ -507,7 +507,7 @@ static void handle_late(struct sampler *sampler, bool was_stalled)
 		return;
 	}
 	if (!child->has_reported)
-		expect_first_within(sampler, sampler->first_late_ms);
+		sampler->opening_ms = sampler->delay_ms;
 	char why[64];
 	snprintf(why, sizeof(why), "has not answered for %.1f s", (double)sampler->delay_ms / 1000);
 	abandon(child, why);
@@ -567,7 +567,6 @@ int sampler_create(uv_loop_t *loop, const struct gpu_config *config, const struc
 	sampler->config = config;
 	sampler->listener = *listener;
 	sampler->restart_ms = RESTART_LEAST_MS;
-	sampler->first_late_ms = FIRST_LATE_MS;
 	int r = uv_timer_init(loop, &sampler->timer);
 	if (r < 0)
 		return error_set(err, r, "gpu: cannot make a timer: %s", uv_strerror(r));
@@ -629,9 +628,10 @@ struct sampler *sampler_destroy(struct sampler *sampler)
 }
 
 /* A command is answered at once, so from now on the child has that long and no longer. */
-static void expect_answer(struct sampler *sampler, uint64_t within_ms)
+static void expect_answer(struct sampler *sampler)
 {
 	struct child *child = sampler->child;
+	uint64_t within_ms = opening_late_ms(sampler, sampler->is_fast ? FAST_LATE_MS : LATE_MS);
 	if (child == NULL || child->has_ended || !child->has_reported)
 		return;
 	uv_update_time(sampler->loop);
@@ -645,13 +645,13 @@ void sampler_set_fast(struct sampler *sampler, bool fast)
 		return;
 	sampler->is_fast = fast;
 	tell(sampler, SAMPLER_COMMAND_INTERVAL, (uint32_t)interval_ms(sampler));
-	expect_answer(sampler, fast ? FAST_LATE_MS : LATE_MS);
+	expect_answer(sampler);
 }
 
 void sampler_read_now(struct sampler *sampler)
 {
 	tell(sampler, SAMPLER_COMMAND_READ_NOW, 0);
-	expect_answer(sampler, sampler->is_fast ? FAST_LATE_MS : LATE_MS);
+	expect_answer(sampler);
 }
 
 const struct gpu_sample *sampler_last(const struct sampler *sampler)

@@ -281,6 +281,20 @@ def test_an_initialisation_that_takes_its_time(machine):
     assert daemon.log().count("has not answered") == 1
 
 
+def test_a_driver_that_comes_back_slowly(machine):
+    """What the first reading took, a later one may take, too: whoever reads is not given up for it."""
+    machine = machine()
+    machine.control("slow nvmlInit_v2 * 2500")
+    daemon = machine.start()
+    pid = machine.sampler()
+    machine.control("slow nvmlInit_v2 * 2500", "error nvmlDeviceGetMemoryInfo* * 9")
+    eventually(lambda: daemon.status()["gpu_problem"], "the driver is gone")
+    machine.control("slow nvmlInit_v2 * 2500")
+    eventually(lambda: daemon.status()["gpu_problem"] is None, "it is back", 20)
+    assert machine.sampler() == pid
+    assert "is being replaced" not in daemon.log()
+
+
 def test_a_library_that_crashes(machine):
     machine = machine({"a": lib.sim_service(4000, 50)})
     daemon = machine.start()
