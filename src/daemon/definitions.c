@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "daemon/daemon.h"
 
@@ -15,7 +16,7 @@ static gpu_set allowed_gpus(const struct service_config *config, const struct gp
 		if (selector->uuid == NULL && selector->index < GPU_MAX)
 			allowed |= GPU_BIT(selector->index);
 		for (unsigned gpu = 0; selector->uuid != NULL && sample != NULL && gpu < sample->n_gpus; gpu++)
-			if (strcmp(sample->gpus[gpu].uuid, selector->uuid) == 0)
+			if (strcasecmp(sample->gpus[gpu].uuid, selector->uuid) == 0)
 				allowed |= GPU_BIT(gpu);
 	}
 	return allowed;

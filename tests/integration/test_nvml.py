@@ -111,6 +111,13 @@ def test_what_a_gpu_tells(machine):
     assert daemon.get("/health").ok()["status"] == "ok"
 
 
+def test_a_uuid_is_one_in_capitals_too(machine):
+    services = {"a": lib.sim_service(4000, 50, "--gpu=1", gpus=[UUID.format(1).upper()])}
+    daemon = machine(services, sizes=(CARD_MIB, CARD_MIB)).start()
+    daemon.start_service("a").ok()
+    assert daemon.service("a")["gpus"] == [1]
+
+
 def test_auto_takes_nvml_where_it_is(machine):
     daemon = machine(backend="auto").start()
     assert daemon.gpu()["uuid"] == UUID.format(0)
@@ -273,7 +280,7 @@ def test_an_initialisation_that_hangs(machine):
 
 
 def test_an_initialisation_that_takes_its_time(machine):
-    """Without persistence mode a driver makes each GPU ready anew. Who never waits longer than once never gets there."""
+    """Without persistence mode a driver makes each GPU ready anew. Who never waits longer never gets there."""
     machine = machine()
     machine.control("slow nvmlInit_v2 * 12000")
     daemon = machine.daemon.start()
