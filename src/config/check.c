@@ -216,6 +216,19 @@ static void check_busy(const struct service_context *context)
 	}
 }
 
+/* Services stand on whole GPUs. */
+static void check_part(const struct service_context *context, const struct gpu_selector *selector)
+{
+	char quoted[REPORT_QUOTE_SIZE];
+	if (selector->uuid == NULL || strncmp(selector->uuid, "MIG-", 4) != 0)
+		return;
+	go_to(context->parser, "services.*.gpus", context->service->name);
+	parser_warning(context->parser, value_of(context->marks, "services.*.gpus"),
+		"names %s, which is a part of a GPU, so that nothing matches it (name the GPU; the part goes into "
+		"CUDA_VISIBLE_DEVICES of the service's environment)",
+		report_quote(selector->uuid, quoted));
+}
+
 static void check_selection(const struct service_context *context, const struct cards *cards)
 {
 	struct parser *parser = context->parser;
@@ -232,6 +245,7 @@ static void check_selection(const struct service_context *context, const struct 
 				service->gpu_count, n);
 	}
 	for (size_t i = 0; i < service->n_selectors; i++) {
+		check_part(context, &service->selectors[i]);
 		if (cards->n == 0 || service->selectors[i].index < (int)cards->n)
 			continue;
 		go_to(parser, "services.*.gpus", service->name);

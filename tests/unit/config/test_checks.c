@@ -278,6 +278,10 @@ static void test_selection(void **state)
 		"version: 1\ngpu: {gpus: [24GiB]}\nservices:\n  x: {vram: 4GiB, gpu_count: 2, process: {command: x}, "
 		"health: {tcp: 'h:1'}}\n",
 		false, "f:4:30: services.x.gpu_count: warning: wants 2 GPUs, but the file declares 1\n");
+	expect_warnings(SERVICE "    gpus: [0, MIG-9a, GPU-b]\n", false,
+		"f:7:11: services.x.gpus: warning: names \"MIG-9a\", which is a part of a GPU, so that nothing matches "
+		"it "
+		"(name the GPU; the part goes into CUDA_VISIBLE_DEVICES of the service's environment)\n");
 }
 
 static void test_commands_without_a_shell(void **state)
