@@ -1,6 +1,6 @@
 /*
  * The same in an event loop of one's own: nothing here blocks but epoll_wait(). Waits in the queue, shows its place,
- *and goes on with its other work (here: a timer that ticks) meanwhile.
+ * and goes on with its other work (here: a timer that ticks) meanwhile.
  *
  *	cc -o loop loop.c $(pkg-config --cflags --libs libgpumgr)
  *	./loop 2GiB 5

@@ -16,5 +16,5 @@ void json_grant_begin(struct writer *writer, const struct api_host *host, const 
 void json_lease_terms(
 	struct writer *writer, const char *key, const struct api_host *host, const struct lease_terms *terms);
 
-/* The seed's lock: whose it is, and for how long. */
+/* The lock as one name and one time: whose it is, and for how long. */
 void json_lock(struct writer *writer, const char *key, const struct api_host *host, const struct status *status);

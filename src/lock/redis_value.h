@@ -1,7 +1,7 @@
 /*
  * What stands in Redis: names of keys and values of the lock. Pure.
  *
- * A value of gpumgr's is SERVICE:HOST:NONCE. The seed's manager and its like write the bare name of a service.
+ * A value of gpumgr's is SERVICE:HOST:NONCE. Managers of an older kind write the bare name of a service.
  */
 #pragma once
 
