@@ -356,15 +356,9 @@ static void report_unknown_service(struct parser *parser, struct position at, co
 		close == NULL ? "" : report_quote(close, close_quoted), close == NULL ? "" : "?");
 }
 
-static void phase_key(const struct phase_config *phase, char *buffer, size_t buffer_size)
-{
-	snprintf(buffer, buffer_size, "%d", phase->number);
-}
-
 static void resolve_services(struct parser *parser, size_t index)
 {
 	struct phase_config *phase = &parser->config->phases[index];
-	char number[16];
 	if (phase->service_names.n == 0)
 		return;
 	phase->services = calloc(phase->service_names.n, sizeof(*phase->services));
@@ -372,13 +366,12 @@ static void resolve_services(struct parser *parser, size_t index)
 		parser->out_of_memory = true;
 		return;
 	}
-	phase_key(phase, number, sizeof(number));
 	for (size_t i = 0; i < phase->service_names.n; i++) {
 		const char *name = phase->service_names.items[i];
 		phase->services[i] = config_find_service(parser->config, name);
 		if (phase->services[i] != SIZE_MAX)
 			continue;
-		go_to(parser, "phases.*.services", number);
+		go_to(parser, "phases.*.services", parser->phase_keys[index]);
 		parser_enter_index(parser, i);
 		report_unknown_service(parser, parser->reference_marks[index][i], name);
 	}
@@ -387,15 +380,17 @@ static void resolve_services(struct parser *parser, size_t index)
 static void check_phase_name(struct parser *parser, size_t index)
 {
 	const struct phase_config *phase = &parser->config->phases[index];
-	char number[16];
 	for (size_t i = 0; i < index && phase->name != NULL; i++) {
 		const struct phase_config *other = &parser->config->phases[i];
 		if (other->name == NULL || strcmp(other->name, phase->name) != 0)
 			continue;
-		phase_key(phase, number, sizeof(number));
-		go_to(parser, "phases.*.name", number);
-		parser_error(parser, value_of(&parser->phase_marks[index], "phases.*.name"),
-			"is the name of phase %d too (expected each name once)", other->number);
+		go_to(parser, "phases.*.name", parser->phase_keys[index]);
+		struct position at = value_of(&parser->phase_marks[index], "phases.*.name");
+		if (other->number != 0)
+			parser_error(
+				parser, at, "is the name of phase %d too (expected each name once)", other->number);
+		else
+			parser_error(parser, at, "is the name of another phase too (expected each name once)");
 		return;
 	}
 }
@@ -405,7 +400,6 @@ static void check_phase_fit(struct parser *parser, size_t index, const struct ca
 {
 	const struct phase_config *phase = &parser->config->phases[index];
 	const struct marks *marks = &parser->phase_marks[index];
-	char number[16];
 	uint64_t need = 0;
 	for (size_t i = 0; i < phase->service_names.n; i++) {
 		if (phase->services[i] == SIZE_MAX)
@@ -415,8 +409,7 @@ static void check_phase_fit(struct parser *parser, size_t index, const struct ca
 	}
 	if (need <= cards->sum || cards->n == 0 || phase->service_names.n < 2)
 		return;
-	phase_key(phase, number, sizeof(number));
-	go_to(parser, "phases.*.services", number);
+	go_to(parser, "phases.*.services", parser->phase_keys[index]);
 	parser_warning(parser, value_of(marks, "phases.*.services"),
 		"need %" PRIu64 " MiB together, but the declared GPUs have %" PRIu64
 		" MiB beside their reserve, so this phase can never be prepared",

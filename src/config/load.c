@@ -17,6 +17,7 @@ static void parser_finish(struct parser *parser)
 		free(parser->reference_marks[i]);
 	free(parser->reference_marks);
 	free(parser->phase_marks);
+	free(parser->phase_keys);
 	free(parser->service_marks);
 }
 

@@ -226,6 +226,7 @@ static void read_phase(
 		if (phase->number != 0 && config->phases[i].number == phase->number)
 			parser_error(parser, at, "is written twice (expected each number once)");
 	parser->marks = &parser->phase_marks[config->n_phases];
+	parser->phase_keys[config->n_phases] = name;
 	read_section(parser, option_find("phases.*"), value, phase);
 	config->n_phases++;
 }
@@ -238,8 +239,10 @@ static void phases_from_node(struct parser *parser, const struct option *option,
 		return;
 	config->phases = calloc(n, sizeof(*config->phases));
 	parser->phase_marks = calloc(n, sizeof(*parser->phase_marks));
+	parser->phase_keys = calloc(n, sizeof(*parser->phase_keys));
 	parser->reference_marks = calloc(n, sizeof(*parser->reference_marks));
-	if (config->phases == NULL || parser->phase_marks == NULL || parser->reference_marks == NULL)
+	if (config->phases == NULL || parser->phase_marks == NULL || parser->phase_keys == NULL ||
+		parser->reference_marks == NULL)
 		parser->out_of_memory = true;
 	else
 		read_named(parser, option, node, read_phase);

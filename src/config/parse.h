@@ -36,6 +36,7 @@ struct parser {
 	struct marks *marks; /* of the scope that is being read */
 	struct marks file_marks;
 	struct marks *phase_marks; /* [n_phases] */
+	const char **phase_keys; /* [n_phases], as the file writes them: the document's own texts */
 	struct marks *service_marks; /* [n_services] */
 	struct position **reference_marks; /* [n_phases][service_names.n] */
 	size_t path_length;

@@ -33,7 +33,7 @@ static void test_all_in_one_pass(void **state)
 		"f:7:3: phases.02: is not the number of a phase (expected a positive integer; the name goes inside: 4: "
 		"{name: "
 		"video})\n"
-		"f:7:14: phases.0.name: is the name of phase 2 too (expected each name once)\n"
+		"f:7:14: phases.02.name: is the name of phase 2 too (expected each name once)\n"
 		"f:9:3: services.Vidi: is not the name of a service (expected small letters, digits, `_` and `-`, 63 "
 		"at most; "
 		"did you mean vidi?)\n"
@@ -92,6 +92,15 @@ static void test_phase_numbers(void **state)
 	struct config *config = expect_config("version: 1\nphases: {999999999: {}, \"1\": ~, 2: }\n");
 	assert_int_equal(config->phases[2].number, 999999999);
 	config_free(config);
+	expect_errors("version: 1\n"
+		      "phases:\n"
+		      "  video: {name: x, services: [a]}\n"
+		      "  2: {name: x}\n",
+		"f:3:3: phases.video: is not the number of a phase (expected a positive integer; the name goes inside: "
+		"4: {name: video})\n"
+		"f:3:31: phases.video.services[0]: unknown service \"a\" (expected one of the names under "
+		"`services`)\n"
+		"f:4:13: phases.2.name: is the name of another phase too (expected each name once)\n");
 }
 
 static void test_listen(void **state)
