@@ -149,6 +149,12 @@ static int put_pair(char **environment, const char *name, const char *value)
 	return value == NULL ? 0 : put(environment, asprintf(&entry, "%s=%s", name, value) >= 0 ? entry : NULL);
 }
 
+/* Indexes are gpumgr's, which counts as the PCI bus does; CUDA would put the fastest card first. */
+static const char *device_order(const char *gpu_ids)
+{
+	return gpu_ids != NULL && gpu_ids[0] >= '0' && gpu_ids[0] <= '9' ? "PCI_BUS_ID" : NULL;
+}
+
 static int make_environment(const struct driver_environment *environment, const struct service_config *config,
 	const struct command_options *options, struct command *command)
 {
@@ -165,6 +171,7 @@ static int make_environment(const struct driver_environment *environment, const 
 		{ "LOGNAME", command->account.name },
 		{ "SHELL", command->account.shell },
 		{ "CUDA_VISIBLE_DEVICES", options->gpu_ids },
+		{ "CUDA_DEVICE_ORDER", device_order(options->gpu_ids) },
 		{ "GPUMGR_SIM_DIR", options->is_probe ? NULL : environment->sim_dir },
 	};
 	command->environment = calloc(ARRAY_SIZE(base) + own->n + 1, sizeof(char *));

@@ -3,8 +3,9 @@
  * system is done here, before the fork.
  *
  * A service inherits nothing from the daemon's environment but LANG. It gets PATH, HOME, USER, LOGNAME and SHELL of
- * its user, GPUMGR_SERVICE, CUDA_VISIBLE_DEVICES (which GPUs), GPUMGR_SIM_DIR (with the simulated GPU), and then what
- * the configuration says, which wins. A probe of it gets the same but for the last three before that.
+ * its user, GPUMGR_SERVICE, CUDA_VISIBLE_DEVICES (which GPUs; CUDA_DEVICE_ORDER, too, where it names them by index),
+ * GPUMGR_SIM_DIR (with the simulated GPU), and then what the configuration says, which wins. A probe of it gets
+ * neither GPUMGR_SERVICE nor what is about GPUs.
  */
 #pragma once
 

@@ -68,7 +68,7 @@ static void test_environment(void **state)
 	snprintf(home, sizeof(home), "\nHOME=%s\n", self->pw_dir);
 	assert_non_null(strstr(log, "OWN=a=b c\n"));
 	assert_non_null(strstr(log, "\nLANG=xx\n"));
-	assert_non_null(strstr(log, "CUDA_VISIBLE_DEVICES=0\n"));
+	assert_non_null(strstr(log, "CUDA_VISIBLE_DEVICES=0\nCUDA_DEVICE_ORDER=PCI_BUS_ID\n"));
 	assert_non_null(strstr(log, "GPUMGR_SIM_DIR=/sim dir\n"));
 	assert_non_null(strstr(log, bench->mark));
 	assert_non_null(strstr(log, "PATH=/usr/local/sbin"));
@@ -78,7 +78,7 @@ static void test_environment(void **state)
 	unsigned lines = 0;
 	for (const char *at = log; *at != '\0'; at++)
 		lines += *at == '\n';
-	assert_int_equal(lines, 10);
+	assert_int_equal(lines, 11);
 }
 
 static void test_directory(void **state)
