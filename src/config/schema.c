@@ -320,7 +320,8 @@ const struct option option_table[] = {
 		SERVICE_AT(process.command),
 		.flags = OPTION_REQUIRED | OPTION_SHELL | OPTION_AT_RUN,
 		.meaning =
-			"What to run: a list of words, or a string that is split into words at spaces outside quotes" },
+			"What to run: a list of words, or a string that is split into words at spaces outside quotes. "
+			"What has no / in its name is looked up in the service's PATH, the system's folders" },
 	{ .path = "services.*.process.shell",
 		.type = &type_boolean,
 		SERVICE_AT(process.shell),
