@@ -257,6 +257,29 @@ def test_the_tests_that_the_documentation_names_exist():
         assert re.search(rf"\b{test}\(", (SOURCE_ROOT / "tests" / file).read_text()), f"{file}::{test}"
 
 
+def file_of_a_test(name):
+    found = [path for folder in ("tests", "tests/integration") if (path := SOURCE_ROOT / folder / name).exists()]
+    assert found, name
+    return found[0]
+
+
+def test_the_tests_that_show_a_promise_exist():
+    """docs/reliability.md: FILE::NAME, FILE alone, or ::NAME of the file before it or of the table's head."""
+    of_the_table, n = None, 0
+    for line in (SOURCE_ROOT / "docs/reliability.md").read_text().splitlines():
+        file = of_the_table
+        for named, test in re.findall(r"`((?:[\w/]+/)?test_\w+\.(?:py|c))?(?:::(test_\w+))?(?:\[[\w-]*\])?`", line):
+            file = file_of_a_test(named) if named else file
+            if test:
+                assert file and re.search(rf"\b{test}\(", file.read_text()), f"{file}::{test}: {line}"
+                n += 1
+        if not line.startswith("|"):
+            of_the_table = None
+        elif "shown by" in line:
+            of_the_table = file
+    assert n > 50
+
+
 def test_the_units_that_the_documentation_names_exist():
     pages = [SOURCE_ROOT / "README.md", *(SOURCE_ROOT / "docs").glob("*.md"), *(SOURCE_ROOT / "man").glob("*.scd")]
     commands = [found for page in pages for found in re.findall(r"systemctl ([^`*\n#]+)", page.read_text())]
