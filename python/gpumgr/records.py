@@ -210,6 +210,14 @@ class Transition(_TransitionBase, total=False):
     broken: List[LeaseInfo]
 
 
+class KnownPhase(TypedDict):
+    """A phase of the configuration."""
+
+    number: int
+    name: Optional[str]
+    services: List[str]
+
+
 class Phase(TypedDict):
     """The phase that was prepared last."""
 
@@ -228,6 +236,7 @@ class Status(TypedDict):
     services: Dict[str, Service]
     lock: Lock
     leases: List[LeaseInfo]
+    phases: List[KnownPhase]
     phase: Optional[Phase]
     queue: List[Transition]
     transitions: List[Transition]

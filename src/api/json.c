@@ -545,6 +545,26 @@ static void put_phase(struct writer *writer, const struct api_host *host, const 
 	writer_close(writer, '}');
 }
 
+/* What a request may name. */
+static void put_known_phases(struct writer *writer, const struct explain_names *names)
+{
+	writer_open(writer, "phases", '[');
+	for (size_t p = 0; p < names->n_phases; p++) {
+		const struct phase_definition *phase = &names->phases[p];
+		if (phase->is_retired)
+			continue;
+		writer_open(writer, NULL, '{');
+		writer_integer(writer, "number", phase->number);
+		writer_text_or_null(writer, "name", phase->name);
+		writer_open(writer, "services", '[');
+		for (size_t i = 0; i < phase->n_services; i++)
+			writer_text(writer, NULL, names->services[phase->services[i]].name);
+		writer_close(writer, ']');
+		writer_close(writer, '}');
+	}
+	writer_close(writer, ']');
+}
+
 static void put_gpus(struct writer *writer, const struct api_host *host, const struct status *status)
 {
 	const struct gpu_sample *sample = host->sample(host->context);
@@ -573,6 +593,7 @@ void json_status(struct writer *writer, const struct api_host *host)
 	writer_close(writer, '}');
 	json_lock(writer, "lock", host, status);
 	json_leases(writer, "leases", host, status);
+	put_known_phases(writer, host->names);
 	put_phase(writer, host, &status->phase);
 	writer_open(writer, "queue", '[');
 	for (size_t i = 0; i < status->n_queue; i++)

@@ -50,21 +50,20 @@ static void complete_services(struct cli *cli)
 	answer_finish(&answer);
 }
 
-/* Numbers of the phases that services belong to, and the name of the last one prepared. */
+/* Their numbers, and their names where they have one. */
 static void complete_phases(struct cli *cli)
 {
 	struct answer answer = { 0 };
-	const char *name;
-	json_t *service, *phase;
+	const json_t *phase;
 	size_t i;
-	if (ask_status(cli, &answer)) {
-		const char *last = json_words(cli, json_object_get(answer.json, "phase"), "name");
-		if (last != NULL)
-			puts(last);
-		json_object_foreach(json_object_get(answer.json, "services"), name, service)
-			json_array_foreach(json_object_get(service, "phases"), i, phase)
-				printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(phase));
-	}
+	if (ask_status(cli, &answer))
+		json_array_foreach(json_object_get(answer.json, "phases"), i, phase)
+		{
+			const char *name = json_words(cli, phase, "name");
+			printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(json_object_get(phase, "number")));
+			if (name != NULL)
+				puts(name);
+		}
 	answer_finish(&answer);
 }
 

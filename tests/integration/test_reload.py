@@ -45,7 +45,9 @@ def test_what_is_removed_is_stopped_when_it_is_idle(daemon):
     daemon.start_service("a").ok()
     grant = client.take(daemon, service="b")
     del daemon.config["services"]["b"], daemon.config["phases"][2]
+    assert [phase["number"] for phase in daemon.status()["phases"]] == [1, 2]
     assert reload(daemon) == {"removed": ["phase 2", "b"]}
+    assert [phase["number"] for phase in daemon.status()["phases"]] == [1]
     b = daemon.service("b")
     assert (b["state"], b["retired"]) == ("busy", True), "its holder works on"
     daemon.start_service("b").problem(404, "unknown_service")

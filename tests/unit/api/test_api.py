@@ -49,6 +49,12 @@ def test_status(daemon):
     assert page["services"]["comfyui"]["phases"] == [4]
     assert "\ufffd bad bytes" in page["services"]["vidi"]["error"]
     assert page["lock"] == {"holder": None, "ttl": -2, "shared": None}
+    assert [(p["number"], p["name"], p["services"]) for p in page["phases"]] == [
+        (1, "crawl", []),
+        (2, "analysis", ["vidi"]),
+        (4, "video", ["comfyui"]),
+        (5, None, []),
+    ]
     assert page["phase"] == {"number": 4, "name": "video", "at": "2027-01-15T08:00:00.700Z", "satisfied": False}
 
 

@@ -105,6 +105,11 @@ def status(**more):
         "leases": [],
         "queue": [],
         "transitions": [],
+        "phases": [
+            {"number": 1, "name": None, "services": []},
+            {"number": 3, "name": "speech", "services": ["cosyvoice"]},
+            {"number": 4, "name": "video", "services": ["comfyui"]},
+        ],
         "phase": None,
         **more,
     }

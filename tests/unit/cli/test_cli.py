@@ -1042,7 +1042,7 @@ def test_completion_words(daemon):
     assert set(daemon.cli("_complete", "commands").stdout.split()) == set(COMMANDS)
     assert "--force" in daemon.cli("_complete", "options", "stop").stdout.split()
     assert daemon.cli("_complete", "arguments", "start").stdout.split() == ["comfyui", "cosyvoice"]
-    assert daemon.cli("_complete", "arguments", "phase").stdout.split() == ["4", "3"]
+    assert daemon.cli("_complete", "arguments", "phase").stdout.split() == ["1", "3", "speech", "4", "video"]
     assert daemon.cli("_complete", "arguments", "config").stdout.split() == ["check", "reference", "schema"]
     result = Result(run("--socket", "/nonexistent/x", "_complete", "services"))
     assert (result.returncode, result.stdout, result.stderr) == (DONE, "", "")
@@ -1057,7 +1057,7 @@ BASH_COMPLETION = Path(__file__).resolve().parents[3] / "packaging/completion/gp
         ("gpumgr st", {"status", "start", "stop"}),
         ("gpumgr start c", {"comfyui", "cosyvoice"}),
         ("gpumgr --json start com", {"comfyui"}),
-        ("gpumgr phase ", {"3", "4"}),
+        ("gpumgr phase ", {"1", "3", "speech", "4", "video"}),
         ("gpumgr stop --fo", {"--force"}),
         ("gpumgr plan ", {"phase", "start"}),
         ("gpumgr plan start cos", {"cosyvoice"}),
