@@ -45,7 +45,8 @@ const struct command commands[] = {
 		.max_words = 2,
 		.completion = COMPLETE_WORDS,
 		.words = "phase start",
-		.details = "Exit status 4 when it would not fit.\n\n"
+		.details = "Exit status 4 when it does not fit as things stand. What is in use is in the\n"
+			   "way then, though a request would wait for it.\n\n"
 			   "Examples:\n  gpumgr plan phase 4\n  gpumgr plan start ollama\n",
 	},
 	{
