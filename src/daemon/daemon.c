@@ -294,6 +294,13 @@ static int create_sampler(struct daemon *daemon, struct error *err)
 	return sampler_create(&daemon->loop, &daemon->files->config->gpu, &listener, &daemon->sampler, err);
 }
 
+static void say_addresses(const struct config *config)
+{
+	for (size_t i = 0; i < config->listen.n; i++)
+		log_info("listens on %s, %s", config->listen.items[i],
+			config->open ? "open to everybody who reaches it" : "for whoever has the token");
+}
+
 static int create_api(struct daemon *daemon, int listen_fd, struct error *err)
 {
 	const struct config *config = daemon->config;
@@ -305,7 +312,10 @@ static int create_api(struct daemon *daemon, int listen_fd, struct error *err)
 		.listen_fd = listen_fd,
 	};
 	host_init(daemon);
-	return api_create(&daemon->loop, &daemon->host, &options, &daemon->api, err);
+	int result = api_create(&daemon->loop, &daemon->host, &options, &daemon->api, err);
+	if (result == 0)
+		say_addresses(config);
+	return result;
 }
 
 int daemon_create(

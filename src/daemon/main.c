@@ -134,7 +134,8 @@ static int serve(struct config *config, const struct arguments *arguments)
 		paths_finish(&paths);
 		return EXIT_FAILURE;
 	}
-	log_info("gpumgrd %s serves %zu services on %s", GPUMGR_VERSION, n_services, paths.socket);
+	log_info("gpumgrd %s serves %zu service%s on %s", GPUMGR_VERSION, n_services, n_services == 1 ? "" : "s",
+		paths.socket);
 	daemon_run(daemon);
 	supervisor_notify("STOPPING=1");
 	daemon_destroy(daemon);

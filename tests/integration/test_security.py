@@ -75,6 +75,11 @@ def token_daemon(make_daemon, tmp_path):
     return daemon
 
 
+def test_the_log_says_who_may_come_by_tcp(open_daemon, token_daemon):
+    assert f"listens on 127.0.0.1:{open_daemon.port}, open to everybody who reaches it" in open_daemon.log()
+    assert f"listens on 127.0.0.1:{token_daemon.port}, for whoever has the token" in token_daemon.log()
+
+
 # --- Host and Origin --------------------------------------------------------------------------------------------------
 
 FOREIGN = [
