@@ -34,7 +34,6 @@ static const struct problem {
 	{ "container_not_found", 500, "The container of a service does not exist" },
 	{ "start_failed", 500, "A service did not start" },
 	{ "stop_failed", 500, "A service did not stop" },
-	{ "not_implemented", 501, "Not built yet" },
 	{ "shutting_down", 503, "gpumgrd is shutting down" },
 	{ "too_many_requests", 503, "Too many requests are waiting" },
 	{ "lock_unavailable", 503, "No fence can be had" },
