@@ -13,6 +13,7 @@
 #define POLL_SHARE 16
 #define LOOK_MS 5000
 #define FAR_FENCE (UINT64_C(1) << 52) /* no clock is there before 2112 */
+#define FENCE_END (UINT64_C(1) << 53)
 
 enum word { WORD_HELD, WORD_FREE, WORD_FOREIGN, WORD_GONE, WORD_DONE, WORD_FORCED, WORD_KEPT, WORD_CHANGED };
 
@@ -68,7 +69,7 @@ static bool read_fence(const char *text, uint64_t *ret_fence)
 		return true;
 	}
 	*ret_fence = strtoull(text, &end, 10);
-	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && *ret_fence < UINT64_C(1) << 53;
+	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && *ret_fence < FENCE_END;
 }
 
 static bool read_answer(const redisReply *reply, struct answer *answer)
@@ -109,6 +110,13 @@ static bool is_word_of(enum redis_task task, enum word word)
 	return word == WORD_DONE;
 }
 
+/* The last of the fences that it gives; 0: it gives none. */
+static uint64_t last_given(const struct redis_lock *lock, enum redis_task task, const struct answer *answer)
+{
+	size_t n = task == TASK_ACQUIRE ? 1 : lock->n_sent;
+	return n > 0 && answer->fence != 0 ? answer->fence + n - 1 : 0;
+}
+
 /*
  * The answer to that job, and not to another one or to somebody else, as a proxy that lost count would hand out: what
  * is held is held under our value, and a fence is above all that this host knows of.
@@ -122,7 +130,9 @@ static bool is_answer_to(const struct redis_lock *lock, enum redis_task task, co
 		return true;
 	if (answer->value[0] == '\0' || strcmp(answer->value, lock->record.value) != 0)
 		return false;
-	return answer->fence > lock->highest_fence || (answer->fence == 0 && !must_have_fence);
+	if (answer->fence == 0)
+		return !must_have_fence;
+	return answer->fence > lock->highest_fence && last_given(lock, task, answer) < FENCE_END;
 }
 
 /* ---- what was seen ---- */
@@ -348,8 +358,11 @@ static void take_forced(struct redis_lock *lock, const struct answer *answer)
  * Should the server lose its counter, what this host saw of it is not lost. But what nobody can have been given yet is
  * kept only of fences that were given here: one wrong number would be the end of all fences, on this host for good.
  */
-static void note_counter(struct redis_lock *lock, const struct answer *answer)
+static void note_counter(struct redis_lock *lock, enum redis_task task, const struct answer *answer)
 {
+	uint64_t given = last_given(lock, task, answer);
+	if (given > lock->highest_fence)
+		lock->highest_fence = given;
 	bool is_plausible = answer->last_fence < FAR_FENCE || answer->fence != 0;
 	if (is_plausible && answer->last_fence > lock->highest_fence)
 		lock->highest_fence = answer->last_fence;
@@ -361,7 +374,7 @@ bool redis_lock_take_answer(struct redis_lock *lock, enum redis_task task, const
 	if (!read_answer(reply, &answer) || !is_answer_to(lock, task, &answer))
 		return false;
 	lock->look_at = clock_boot_ms() + LOOK_MS;
-	note_counter(lock, &answer);
+	note_counter(lock, task, &answer);
 	if (lock->hold == HOLD_DOOMED && (task == TASK_ACQUIRE || task == TASK_RENEW || task == TASK_RESTORE))
 		return true; /* given up while it was under way; it is deleted next */
 	switch (task) {

@@ -228,6 +228,31 @@ def test_more_answers_than_questions(make_probe):
         server.close()
 
 
+def test_a_fence_that_was_given_before_is_none(make_probe):
+    """A server that forgets, or was never one: each fence once, whatever it says."""
+
+    given = []
+
+    def answer(words):
+        job, mine, floor, n_fences = words[7], words[8], int(words[12]), words[13]
+        given.append(str(given[0] if given else floor + 10))
+        fence = given[0] if job == "acquire" or n_fences != "0" else ""
+        return b"*7\r\n" + bulk("held") + bulk(mine) + b":1000\r\n:0\r\n" + bulk(fence) + bulk("") + bulk(given[0])
+
+    server = FalseRedis(lambda words: polite(words, answer))
+    try:
+        probe = make_probe(server.url, ttl_ms=1000)
+        probe.unwant()
+        probe.want()
+        probe.news("held")
+        assert probe.fence(1) == int(given[0]), "the one that came along with the lock"
+        probe.send("fence 2")
+        probe.wait("no_fence 2", timeout=4)
+        assert not probe.said("fence 2 ")
+    finally:
+        server.close()
+
+
 def test_many_sentinels_that_hang(make_redis, make_probe):
     """One after the other would take for ever; the wish is answered all the same."""
     redis = make_redis()
