@@ -69,8 +69,8 @@ def group(make_redis):
 
 def test_a_failover_with_the_key(group, make_probe):
     """The replica has the key: the holder goes on, and the waiting one does not notice."""
-    one = make_probe(group.url, ttl_ms=ms(8000), knows=group.master)
-    two = make_probe(group.url, ttl_ms=ms(8000), knows=group.master)
+    one = make_probe(group.url, ttl_ms=20000, knows=group.master)
+    two = make_probe(group.url, ttl_ms=20000, knows=group.master)
     one.want("comfyui")
     one.news("held")
     two.want("vidi")
@@ -89,7 +89,7 @@ def test_a_failover_with_the_key(group, make_probe):
 
 def test_a_failover_that_loses_the_key(group, make_probe):
     """The replica never got the key: the holder puts it back; and when he is dead, it takes a time limit."""
-    ttl_ms = ms(12000)  # Sentinels whose first election failed need 7 s, and the holder believes no longer than this
+    ttl_ms = 12000  # Sentinels whose first election failed need 7 s, and the holder believes no longer than this
     one = make_probe(group.url, ttl_ms=ttl_ms, knows=group.master)
     two = make_probe(group.url, ttl_ms=ttl_ms, knows=group.master)
     two.unwant()
