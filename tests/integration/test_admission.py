@@ -69,7 +69,7 @@ def test_a_victim_that_proves_unnecessary_is_spared(make_daemon):
 
 
 def test_what_already_runs_is_counted_once(make_daemon):
-    """The reference asks for the full need again, and evicts c for nothing."""
+    """Who asks for the full need again evicts c for nothing."""
     services = {
         "a": lib.sim_service(12000, 50),
         "b": lib.sim_service(10000, 50),

@@ -130,7 +130,7 @@ def test_the_phase_is_no_hold(pipeline):
 
 
 def test_instant_services_switch_at_once(make_daemon):
-    """The reference sleeps for seven seconds in this switch."""
+    """With fixed sleeps this switch takes seven seconds."""
     services = {"big": lib.sim_service(20000, 100), "small": lib.sim_service(4000, 50)}
     daemon = make_daemon(services, {1: {"services": ["big"]}, 2: {"services": ["small"]}})
     daemon.phase(1).ok()
@@ -219,7 +219,7 @@ def count_starts(daemon, name):
 
 @pytest.mark.parametrize("seed_number", [1, 2])
 def test_many_workers_never_overfill_the_card(make_daemon, seed_number):
-    """The reference lets two workers each evict the other's service; here every one has its turn."""
+    """Two workers must not each evict the other's service: every one has its turn."""
     daemon = make_daemon(lib.pipeline_services(boot=0.02), lib.PIPELINE_PHASES)
     rng = random.Random(seed_number)
     scripts = [[rng.choice([2, 3, 4, "ollama", "stop"]) for _ in range(8)] for _ in range(6)]

@@ -267,7 +267,7 @@ static void test_example(void **state)
 	config_free(config);
 }
 
-static void test_product_example(void **state)
+static void test_a_small_pipeline(void **state)
 {
 	(void)state;
 	struct config *config = expect_config(
@@ -298,7 +298,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_documentation),
 		cmocka_unit_test(test_documentation_loads),
 		cmocka_unit_test(test_example),
-		cmocka_unit_test(test_product_example),
+		cmocka_unit_test(test_a_small_pipeline),
 	};
 	if (argc != 2) {
 		fprintf(stderr, "usage: %s SOURCE_ROOT\n", argv[0]);

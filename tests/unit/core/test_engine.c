@@ -1,5 +1,4 @@
-/* The engine by example: one test for each fault of the reference that it must not have, and for each of its promises.
- */
+/* The engine by example: a test for each mistake of docs/testing.md that is its own to make, and for its promises. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +9,7 @@
 
 #include "rig.h"
 
-/* The site that the reference came from. */
+/* A site as they are: examples/mcn.yaml. */
 struct site {
 	size_t comfyui, cosyvoice, vidi, ollama;
 	size_t crawl, analysis, speech, video;
@@ -73,7 +72,7 @@ static void test_looks_before_it_leaps(void **state)
 	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_DONE);
 }
 
-/* Fault 12: what runs already is adopted, with its commitment. */
+/* What runs already is adopted, with its commitment. */
 static void test_adopts_what_runs(void **state)
 {
 	RIG rig = rig_new(1, CARD);
@@ -96,8 +95,8 @@ static void test_adopts_what_runs(void **state)
 	assert_int_equal(starts(rig), 0);
 }
 
-/* Fault 1: two phases that evict each other's service: the second does nothing before its turn. */
-static void test_fault_1_acts_only_in_its_turn(void **state)
+/* Two phases that evict each other's service: the second does nothing before its turn. */
+static void test_acts_only_in_its_turn(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -124,8 +123,8 @@ static void test_fault_1_acts_only_in_its_turn(void **state)
 	assert_int_equal(rig_count(rig, EFFECT_STOP, site.comfyui), 1);
 }
 
-/* Fault 2: what runs already is not asked for again. */
-static void test_fault_2_running_costs_nothing(void **state)
+/* What runs already is not asked for again. */
+static void test_running_costs_nothing(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -138,8 +137,8 @@ static void test_fault_2_running_costs_nothing(void **state)
 	assert_int_equal(starts(rig) + stops(rig), 0);
 }
 
-/* Fault 3: what cannot fit evicts nobody, and says why. */
-static void test_fault_3_refuses_and_touches_nothing(void **state)
+/* What cannot fit evicts nobody, and says why. */
+static void test_refuses_and_touches_nothing(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -160,8 +159,8 @@ static void test_fault_3_refuses_and_touches_nothing(void **state)
 	assert_non_null(strstr(record->detail, "comfyui"));
 }
 
-/* Fault 4: a direct start goes through admission and preemption, too. */
-static void test_fault_4_start_evicts_lower_priority(void **state)
+/* A direct start goes through admission and preemption, too. */
+static void test_start_evicts_lower_priority(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -176,8 +175,8 @@ static void test_fault_4_start_evicts_lower_priority(void **state)
 	assert_int_equal(rig_count(rig, EFFECT_START, site.comfyui), 1);
 }
 
-/* Fault 7: only as much is evicted as the missing ones need. */
-static void test_fault_7_counts_what_is_missing_only(void **state)
+/* Only as much is evicted as the missing ones need. */
+static void test_counts_what_is_missing_only(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t big = rig_service(rig, "big", 12000, 50), small = rig_service(rig, "small", 4000, 10);
@@ -193,8 +192,8 @@ static void test_fault_7_counts_what_is_missing_only(void **state)
 	assert_int_equal(rig_count(rig, EFFECT_START, other), 1);
 }
 
-/* Fault 8: nothing waits for a clock. Evict, start, healthy: all within the interval of one probe. */
-static void test_fault_8_no_fixed_waits(void **state)
+/* Nothing waits for a clock. Evict, start, healthy: all within the interval of one probe. */
+static void test_no_fixed_waits(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -210,8 +209,8 @@ static void test_fault_8_no_fixed_waits(void **state)
 	assert_true(rig->now - began <= 10);
 }
 
-/* Fault 9: a card that nobody knows the size of is neither free nor full: nothing is admitted, and why is said. */
-static void test_fault_9_unknown_is_not_infinity(void **state)
+/* A card that nobody knows the size of is neither free nor full: nothing is admitted, and why is said. */
+static void test_unknown_is_not_infinity(void **state)
 {
 	RIG rig = rig_new(1, CARD);
 	size_t one = rig_service(rig, "one", 1000, 50);
@@ -236,8 +235,8 @@ static void test_fault_9_unknown_is_not_infinity(void **state)
 	assert_int_equal(starts(rig), 0);
 }
 
-/* Fault 10: a service that has not loaded its model yet still counts with all that it declared. */
-static void test_fault_10_lazy_services_count(void **state)
+/* A service that has not loaded its model yet still counts with all that it declared. */
+static void test_lazy_services_count(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -276,8 +275,8 @@ static void test_peak_counts(void **state)
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 4000);
 }
 
-/* Fault 13: not healthy yet is not failed; it has until its timeout. */
-static void test_fault_13_not_healthy_yet(void **state)
+/* Not healthy yet is not failed; it has until its timeout. */
+static void test_not_healthy_yet(void **state)
 {
 	struct site site;
 	RIG rig = site_new(&site);
@@ -735,7 +734,7 @@ static void test_unhealthy_after_retries(void **state)
 	assert_int_equal(rig_count(rig, EFFECT_START, site.vidi), 1);
 }
 
-/* Fault 12: a crash is noticed at once. */
+/* A crash is noticed at once. */
 static void test_crash_is_noticed(void **state)
 {
 	struct site site;
@@ -1075,16 +1074,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_looks_before_it_leaps),
 		cmocka_unit_test(test_adopts_what_runs),
-		cmocka_unit_test(test_fault_1_acts_only_in_its_turn),
-		cmocka_unit_test(test_fault_2_running_costs_nothing),
-		cmocka_unit_test(test_fault_3_refuses_and_touches_nothing),
-		cmocka_unit_test(test_fault_4_start_evicts_lower_priority),
-		cmocka_unit_test(test_fault_7_counts_what_is_missing_only),
-		cmocka_unit_test(test_fault_8_no_fixed_waits),
-		cmocka_unit_test(test_fault_9_unknown_is_not_infinity),
-		cmocka_unit_test(test_fault_10_lazy_services_count),
+		cmocka_unit_test(test_acts_only_in_its_turn),
+		cmocka_unit_test(test_running_costs_nothing),
+		cmocka_unit_test(test_refuses_and_touches_nothing),
+		cmocka_unit_test(test_start_evicts_lower_priority),
+		cmocka_unit_test(test_counts_what_is_missing_only),
+		cmocka_unit_test(test_no_fixed_waits),
+		cmocka_unit_test(test_unknown_is_not_infinity),
+		cmocka_unit_test(test_lazy_services_count),
 		cmocka_unit_test(test_peak_counts),
-		cmocka_unit_test(test_fault_13_not_healthy_yet),
+		cmocka_unit_test(test_not_healthy_yet),
 		cmocka_unit_test(test_probe_intervals),
 		cmocka_unit_test(test_start_timeout),
 		cmocka_unit_test(test_ends_while_starting),

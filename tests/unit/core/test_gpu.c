@@ -93,7 +93,7 @@ static void test_ledger_mode(void **state)
 	assert_int_equal(account.admissible_mib, 24576 - 1024 - 6000);
 }
 
-/* Fault 9: a card of unknown size is neither empty nor full; nothing is admitted on it. */
+/* A card of unknown size is neither empty nor full; nothing is admitted on it. */
 static void test_unknown_total_admits_nothing(void **state)
 {
 	(void)state;

@@ -121,7 +121,7 @@ static void test_gpu_mode_is_the_mutex_of_the_card(void **state)
 	assert_int_equal(rig_outcome(rig, beside), OUTCOME_DONE);
 }
 
-/* Fault 6 of the reference: a phase waits for who uses what it would stop. */
+/* A phase waits for who uses what it would stop. */
 static void test_phase_waits_for_lease(void **state)
 {
 	RIG rig = rig_new(1, CARD);

@@ -201,7 +201,7 @@ static void add_need(const struct scene *scene, struct admission *admission, siz
 	}
 }
 
-/* The scene in the terms of the reference. */
+/* The scene in the terms of the other decision, admission.h. */
 static void translate(const struct scene *scene, struct admission *admission)
 {
 	memset(admission, 0, sizeof(*admission));
@@ -511,7 +511,7 @@ static bool has_blocker(const struct plan *plan, enum plan_blocker_reason reason
 	return false;
 }
 
-/* Fault 2: what runs already asks for nothing. */
+/* What runs already asks for nothing. */
 static void test_running_need_costs_nothing(void **state)
 {
 	struct scene scene;
@@ -526,7 +526,7 @@ static void test_running_need_costs_nothing(void **state)
 	plan_finish(&plan);
 }
 
-/* Fault 3: what cannot fit evicts nobody, and every blocker is said. */
+/* What cannot fit evicts nobody, and every blocker is said. */
 static void test_refusal_names_every_blocker(void **state)
 {
 	struct scene scene;
@@ -594,7 +594,7 @@ static void test_no_such_gpu(void **state)
 	plan_finish(&plan);
 }
 
-/* Fault 7: the small victim that came first is let off when the large one had to go anyway. */
+/* The small victim that came first is let off when the large one had to go anyway. */
 static void test_earlier_victim_let_off(void **state)
 {
 	struct scene scene;
@@ -709,7 +709,7 @@ static void test_usable_gpus_only(void **state)
 	plan_finish(&plan);
 }
 
-/* Faults 7 and 8 of a phase: the whole set fits together or not at all. */
+/* A phase: the whole set fits together or not at all. */
 static void test_phase_fits_together(void **state)
 {
 	struct scene scene;
