@@ -43,8 +43,25 @@ static void describe_connect_error(struct http_probe *http, char *text, size_t s
 		snprintf(text, size, "cannot connect: %s", http->curl_error);
 }
 
+/* net/own_peer.h: then nobody else is there, and what came as an answer was the request. */
+static bool has_met_itself(struct http_probe *http)
+{
+	long own_port = 0, port = 0;
+	char *own_address = NULL, *address = NULL;
+	curl_easy_getinfo(http->easy, CURLINFO_LOCAL_PORT, &own_port);
+	curl_easy_getinfo(http->easy, CURLINFO_PRIMARY_PORT, &port);
+	curl_easy_getinfo(http->easy, CURLINFO_LOCAL_IP, &own_address);
+	curl_easy_getinfo(http->easy, CURLINFO_PRIMARY_IP, &address);
+	return port != 0 && port == own_port && own_address != NULL && address != NULL &&
+		strcmp(own_address, address) == 0;
+}
+
 static void describe_curl_error(struct http_probe *http, CURLcode result, char *text, size_t size)
 {
+	if (has_met_itself(http)) {
+		snprintf(text, size, "connection refused");
+		return;
+	}
 	if (http->cut_in_headers) {
 		snprintf(text, size, "answer is not usable: more than 64 KiB of headers");
 		return;

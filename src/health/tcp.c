@@ -6,6 +6,7 @@
 
 #include "health/kind.h"
 #include "net/host_port.h"
+#include "net/own_peer.h"
 #include "net/resolve.h"
 
 struct tcp_probe {
@@ -44,11 +45,20 @@ static const char *describe_error(int status)
 	return status == UV_ECONNREFUSED ? "connection refused" : uv_strerror(status);
 }
 
+/* A connection to itself says that nobody is there. */
+static bool is_refused(const struct attempt *attempt)
+{
+	int fd;
+	return uv_fileno((const uv_handle_t *)&attempt->handle, &fd) == 0 && own_peer_reset(fd);
+}
+
 static void handle_connect(uv_connect_t *request, int status)
 {
 	struct tcp_probe *tcp = ((struct attempt *)request->data)->probe;
 	if (tcp == NULL)
 		return;
+	if (status == 0 && is_refused(tcp->attempt))
+		status = UV_ECONNREFUSED;
 	if (status == 0) {
 		probe_finish(&tcp->base, true, "");
 		return;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "net/own_peer.h"
 
 #define POOL_MAX 16
 
@@ -201,6 +202,13 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose, struct cur
 	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+static int close_socket(void *context, curl_socket_t fd)
+{
+	(void)context;
+	own_peer_reset(fd);
+	return close(fd);
+}
+
 CURL *curl_loop_take(struct curl_loop *self)
 {
 	if (self->n_idle > 0)
@@ -210,6 +218,7 @@ CURL *curl_loop_take(struct curl_loop *self)
 		return NULL;
 	set_protocols(easy);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
 	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);

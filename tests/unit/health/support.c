@@ -140,6 +140,17 @@ int listen_somewhere(uint16_t *ret_port)
 	return fd;
 }
 
+bool is_free_port(uint16_t port)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_port = htons(port),
+	};
+	CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	return bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
 /* Waits; true when the server is to end, or the client has gone (fd >= 0). */
 static bool pause_is_over(struct server *server, int fd, int ms)
 {

@@ -45,6 +45,8 @@ int count_fds(void);
 
 /* A listening socket on 127.0.0.1. */
 int listen_somewhere(uint16_t *ret_port);
+/* Whether a service could bind it now, also one that does not ask for SO_REUSEADDR. */
+bool is_free_port(uint16_t port);
 
 struct server;
 struct server *server_start(void);

@@ -158,6 +158,40 @@ static void test_refused(void **state)
 	assert_true(answer.took_ms < SOON_MS);
 }
 
+/* socket(), bound to `own_port`, if that is one: the kernel may choose the port that is asked for, too. */
+static uint16_t own_port;
+
+int __real_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		.sin_port = htons(own_port),
+	};
+	int fd = __real_socket(domain, type, protocol);
+	if (own_port != 0)
+		assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+static void test_a_connection_to_itself_is_none(void **state)
+{
+	struct fixture *fixture = *state;
+	uint16_t port;
+	char url[64];
+	close(listen_somewhere(&port));
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/", port);
+	struct probe_config config = { .kind = PROBE_HTTP, .address = url };
+	own_port = port;
+	struct answer answer = ask(&fixture->bench, &config, 5000);
+	own_port = 0;
+	assert_false(answer.passed);
+	assert_string_equal(answer.text, "connection refused");
+	assert_true(is_free_port(port));
+}
+
 static void test_names(void **state)
 {
 	struct fixture *fixture = *state;
@@ -427,6 +461,7 @@ int main(void)
 		WITH_SERVER(test_control_characters_do_not_get_through),
 		WITH_SERVER(test_timeouts),
 		WITH_SERVER(test_refused),
+		WITH_SERVER(test_a_connection_to_itself_is_none),
 		WITH_SERVER(test_names),
 		WITH_SERVER(test_looked_up_name_is_asked),
 		WITH_SERVER(test_only_http_urls),

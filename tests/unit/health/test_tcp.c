@@ -57,6 +57,34 @@ static void test_refused(void **state)
 	bench_end(&bench);
 }
 
+/* uv_tcp_connect(), from the very port that it connects to when `meets_itself`: the kernel may choose so, too. */
+static bool meets_itself;
+
+int __real_uv_tcp_connect(uv_connect_t *request, uv_tcp_t *handle, const struct sockaddr *address, uv_connect_cb done);
+int __wrap_uv_tcp_connect(uv_connect_t *request, uv_tcp_t *handle, const struct sockaddr *address, uv_connect_cb done);
+int __wrap_uv_tcp_connect(uv_connect_t *request, uv_tcp_t *handle, const struct sockaddr *address, uv_connect_cb done)
+{
+	if (meets_itself)
+		assert_int_equal(uv_tcp_bind(handle, address, 0), 0);
+	return __real_uv_tcp_connect(request, handle, address, done);
+}
+
+static void test_a_connection_to_itself_is_none(void **state)
+{
+	(void)state;
+	struct bench bench;
+	uint16_t port;
+	bench_begin(&bench);
+	close(listen_somewhere(&port));
+	meets_itself = true;
+	struct answer answer = ask_tcp(&bench, "127.0.0.1", port, 5000);
+	meets_itself = false;
+	assert_false(answer.passed);
+	assert_string_equal(answer.text, "connection refused");
+	bench_end(&bench);
+	assert_true(is_free_port(port));
+}
+
 /* A full backlog: the kernel drops what comes, as a firewall would. */
 static void test_silence(void **state)
 {
@@ -147,6 +175,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_accepted),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_a_connection_to_itself_is_none),
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_rubbish_addresses),
 		cmocka_unit_test(test_names),
