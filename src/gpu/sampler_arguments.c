@@ -12,7 +12,7 @@
 #include "gpu/decimal.h"
 #include "gpu/sampler.h"
 
-#define N_FIXED 5 /* the program, SAMPLER_ARGUMENT, parent, interval, backend */
+#define N_FIXED 6 /* the program, SAMPLER_ARGUMENT, parent, interval, reopen, backend */
 #define NUMBER_SIZE 12
 
 _Static_assert(ARRAY_SIZE(((struct sampler_arguments *)0)->sim_gpus_mib) == GPU_MAX, "a size for each GPU");
@@ -45,7 +45,7 @@ char **sampler_arguments_make(pid_t parent, uint32_t interval_ms, const struct g
 	if (n_sizes > GPU_MAX)
 		return NULL;
 	size_t n = N_FIXED + (dir != NULL) + n_sizes;
-	size_t text_size = 64 + (n_sizes + 2) * NUMBER_SIZE + (dir != NULL ? strlen(dir) + 1 : 0);
+	size_t text_size = 64 + (n_sizes + 3) * NUMBER_SIZE + (dir != NULL ? strlen(dir) + 1 : 0);
 	char **argv = malloc((n + 1) * sizeof(*argv) + text_size);
 	if (argv == NULL)
 		return NULL;
@@ -55,6 +55,7 @@ char **sampler_arguments_make(pid_t parent, uint32_t interval_ms, const struct g
 	argv[i++] = add_text(&at, SAMPLER_ARGUMENT);
 	argv[i++] = add_number(&at, (uint32_t)parent);
 	argv[i++] = add_number(&at, interval_ms);
+	argv[i++] = add_number(&at, 0);
 	argv[i++] = add_text(&at, choices[config->backend]);
 	if (dir != NULL)
 		argv[i++] = add_text(&at, dir);
@@ -93,7 +94,9 @@ int sampler_arguments_parse(int argc, char **argv, struct sampler_arguments *ret
 	uint32_t parent;
 	if (!parse_number(argv[2], INT_MAX, &parent) ||
 		!parse_number(argv[3], SAMPLER_INTERVAL_MOST_MS, &ret_arguments->interval_ms) ||
-		ret_arguments->interval_ms == 0 || !parse_choice(argv[4], &config->backend))
+		ret_arguments->interval_ms == 0 ||
+		!parse_number(argv[4], SAMPLER_INTERVAL_MOST_MS, &ret_arguments->reopen_ms) ||
+		!parse_choice(argv[5], &config->backend))
 		return -EINVAL;
 	ret_arguments->parent = (pid_t)parent;
 	config->interval_ms = ret_arguments->interval_ms;

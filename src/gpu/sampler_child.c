@@ -3,6 +3,7 @@
  * what it reads. It must not outlive the daemon, hold anything of the daemon's open, or write anywhere but its socket.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -64,9 +65,11 @@ static void cleanup_child(struct sampler_child **child)
  */
 static void start_over(const struct sampler_child *child)
 {
-	char interval[16];
+	char interval[16], reopen[24];
 	snprintf(interval, sizeof(interval), "%u", child->interval_ms);
+	snprintf(reopen, sizeof(reopen), "%" PRIu64, child->reopen_ms);
 	child->argv[SAMPLER_ARGUMENT_INTERVAL] = interval;
+	child->argv[SAMPLER_ARGUMENT_REOPEN] = reopen;
 	execv("/proc/self/exe", child->argv);
 }
 
@@ -231,7 +234,7 @@ int sampler_child_main(int argc, char **argv)
 	if (child == NULL)
 		return 1;
 	child->argv = argv;
-	child->reopen_ms = REOPEN_LEAST_MS;
+	child->reopen_ms = arguments.reopen_ms > REOPEN_LEAST_MS ? arguments.reopen_ms : REOPEN_LEAST_MS;
 	child->socket = SAMPLER_SOCKET;
 	child->config = &arguments.config;
 	child->interval_ms = arguments.interval_ms;

@@ -252,6 +252,16 @@ def test_a_library_that_cannot_be_unloaded(machine):
     assert "is being replaced" not in daemon.log()
 
 
+def test_who_starts_over_tries_less_and_less_often(machine):
+    machine = machine(library="stuck")
+    machine.control("error nvmlInit_v2 * 9")
+    machine.daemon.start()
+    pid = eventually(machine.sampler, "there is one")
+    arguments = Path(f"/proc/{pid}/cmdline")
+    eventually(lambda: arguments.read_bytes().split(b"\0")[4:5] == [b"4000"], "it waits longer each time", 15)
+    assert machine.sampler() == pid
+
+
 def test_a_call_that_hangs(machine):
     machine = machine({"a": lib.sim_service(4000, 50)})
     daemon = machine.start()

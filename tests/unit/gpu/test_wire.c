@@ -413,6 +413,7 @@ static void test_the_command_line_there_and_back(void **state)
 	assert_int_equal(sampler_arguments_parse(count(argv), argv, &arguments), 0);
 	assert_int_equal(arguments.parent, 4242);
 	assert_int_equal(arguments.interval_ms, 5);
+	assert_int_equal(arguments.reopen_ms, 0);
 	assert_int_equal(arguments.config.backend, GPU_BACKEND_SIM);
 	assert_string_equal(arguments.config.sim_dir, dir);
 	assert_int_equal(arguments.config.n_sim_gpus, GPU_MAX);
@@ -432,23 +433,25 @@ static void test_the_command_line_there_and_back(void **state)
 static void test_a_wrong_command_line(void **state)
 {
 	(void)state;
-	static char *lines[][8] = {
+	static char *lines[][9] = {
 		{ "x", SAMPLER_ARGUMENT },
-		{ "x", SAMPLER_ARGUMENT, "1", "5" },
-		{ "x", "--other", "1", "5", "sim" },
-		{ "x", SAMPLER_ARGUMENT, "-1", "5", "sim" },
-		{ "x", SAMPLER_ARGUMENT, "1", "0", "sim" },
-		{ "x", SAMPLER_ARGUMENT, "1", "5000000000", "sim" },
-		{ "x", SAMPLER_ARGUMENT, "1", "5", "voodoo" },
-		{ "x", SAMPLER_ARGUMENT, "1", "5", "sim", "/d", "24GiB" },
-		{ "x", SAMPLER_ARGUMENT, "1", "5", "sim", "/d", "4294967295" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5", "0" },
+		{ "x", "--other", "1", "5", "0", "sim" },
+		{ "x", SAMPLER_ARGUMENT, "-1", "5", "0", "sim" },
+		{ "x", SAMPLER_ARGUMENT, "1", "0", "0", "sim" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5000000000", "0", "sim" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5", "5000000000", "sim" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5", "-1", "sim" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5", "0", "voodoo" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5", "0", "sim", "/d", "24GiB" },
+		{ "x", SAMPLER_ARGUMENT, "1", "5", "0", "sim", "/d", "4294967295" },
 	};
 	struct sampler_arguments arguments;
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
 		assert_int_equal(sampler_arguments_parse(count(lines[i]), lines[i], &arguments), -EINVAL);
-	char *many[6 + GPU_MAX + 2] = { "x", SAMPLER_ARGUMENT, "1", "5", "sim", "/d" };
+	char *many[7 + GPU_MAX + 2] = { "x", SAMPLER_ARGUMENT, "1", "5", "0", "sim", "/d" };
 	for (size_t i = 0; i <= GPU_MAX; i++)
-		many[6 + i] = "1";
+		many[7 + i] = "1";
 	assert_int_equal(sampler_arguments_parse(count(many), many, &arguments), -EINVAL);
 }
 
