@@ -5,6 +5,7 @@ import copy
 import os
 import subprocess
 
+import gpumgr_testlib as lib
 import own_systemd
 import pytest
 from own_systemd import REFUSED, STEPS, confine, remove_cgroup, start_refusals
@@ -71,7 +72,7 @@ def started(tmp_path, without):
     except own_systemd.NotPossible as why:
         pytest.skip(str(why))
     try:
-        status = process.wait(30)
+        status = process.wait(30 * lib.SLOWNESS)
     finally:
         process.kill()
         process.wait()

@@ -233,13 +233,14 @@ def test_services_survive_and_are_adopted(install, how):
 
 def test_a_daemon_that_hangs_is_replaced(install):
     daemon = install()
-    daemon.drop_in("[Service]\nWatchdogSec=1s\n")
+    patience = (1 + SLOWNESS) / 2
+    daemon.drop_in(f"[Service]\nWatchdogSec={patience}s\n")
     daemon.start()
     daemon.start_service("a").ok()
     before = pid_and_start(daemon.manager, daemon.service("a")["pid"])
     main = daemon.main_pid()
     # As long as it does not hang, nothing happens.
-    time.sleep(2.5)
+    time.sleep(2.5 * patience)
     assert daemon.main_pid() == main
     os.kill(main, signal.SIGSTOP)
     eventually(lambda: daemon.is_back(main), "the watchdog has replaced it", 15)

@@ -76,7 +76,10 @@ class Attached:
             assert self.next("queued", "Transition")["id"] == self.number
 
     def next(self, event, schema):
+        """What the next event says. Who still waits may be told in between how that goes."""
         name, data, number = self.events.next()
+        while name == "queued" != event:
+            name, data, number = self.events.next()
         assert name == event and number is None, (name, data)
         holds(schema, data)
         return data
@@ -107,11 +110,11 @@ def memory_kib(daemon, what="RssAnon"):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def vanishing_host():
+def vanishing_host(tmp_path_factory):
     """Begun first and asked about last: it takes half a minute, and needs nobody."""
     script = pathlib.Path(__file__).with_name("vanish.py")
-    process = subprocess.Popen(["unshare", "--map-root-user", "--net", sys.executable, script], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = ["unshare", "--map-root-user", "--net", sys.executable, script, tmp_path_factory.mktemp("vanish")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     yield process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -697,7 +700,7 @@ def test_killed_holders_free_their_lease_at_once(open_daemon, kind, read):
         assert daemon.line("detach") == f"detach {i}"
         times.append(time.monotonic() - begun)
     # The end of the process itself is part of it; a busy machine may hold up many of them.
-    assert sorted(times)[len(times) // 4] < 0.01 * SLOWNESS, times
+    assert sorted(times)[len(times) // 4] < 0.05 * SLOWNESS, times
 
 
 def test_killed_waiter_leaves_the_queue(daemon):
