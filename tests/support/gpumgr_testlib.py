@@ -135,6 +135,19 @@ def cgroup_folders(pid):
     return None
 
 
+def remove_cgroup(folder):
+    """Removes the cgroup of a service whose processes were killed, and that of its daemon above it."""
+    deadline = time.monotonic() + 2 * SLOWNESS
+    while folder.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # they are still about to end
+            folder.rmdir()
+            break
+        time.sleep(0.02)
+    if folder.parent.name.startswith("gpumgr-"):
+        with contextlib.suppress(OSError):  # another service's is left as well
+            folder.parent.rmdir()
+
+
 # --- configuration -------------------------------------------------------------------------------------------
 
 
@@ -514,6 +527,7 @@ class Daemon:
         for folder in self.cgroups:
             if folder.exists():
                 complaints.append(f"cgroup {folder} is left")
+                remove_cgroup(folder)
         if re.search(r"Sanitizer|runtime error:", self.log()):
             complaints.append("a sanitizer complained")
         shutil.rmtree(self.root, ignore_errors=True)
