@@ -4,8 +4,8 @@
 #   N passed, N failed, N skipped
 #
 # Each part's whole output is kept in build/logs/ and shown when the part fails. With CI=true compiler warnings are
-# errors; with CI=true or GPUMGR_NO_SKIPS=1 a skipped test is a failure. GPUMGR_TEST_SHARDS: how many pytest
-# processes run side by side (3: a test mostly waits); FUZZ_SECONDS: how long each fuzz target goes on after its corpus (30).
+# errors; with CI=true or GPUMGR_NO_SKIPS=1 a skipped test is a failure. GPUMGR_TEST_SHARDS: how many tests
+# run side by side (4: one mostly waits); FUZZ_SECONDS: how long each fuzz target goes on after its corpus (30).
 set -u
 
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ BUILD=${BUILD:-build}
 export BUILD
 mkdir -p "$BUILD/logs"
 logs=$(cd "$BUILD/logs" && pwd)
-shards=${GPUMGR_TEST_SHARDS:-3}
+shards=${GPUMGR_TEST_SHARDS:-4}
 werror=false
 [ "${CI:-}" != true ] || werror=true
 # What the tests run must not be led astray by the caller's own settings.
@@ -32,6 +32,7 @@ summary() {
 running=
 stop_all() {
 	trap - INT TERM
+	: >"$results/interrupted"
 	# Each pytest ends its daemons and services before it goes.
 	for file in "$results"/*.pid; do
 		[ -f "$file" ] && kill -TERM "$(cat "$file")" 2>/dev/null
@@ -69,10 +70,11 @@ build() {
 	count_build "$1" scripts/build.sh "$@"
 }
 
-# unit FOLDER LABEL: the unit and simulation tests of a build folder.
+# unit FOLDER LABEL PROCESSES: the unit and simulation tests of a build folder, so many side by side.
 unit() {
 	rm -f "$1"/meson-logs/testlog*.json
-	part "unit-$2" meson test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier "$GPUMGR_TEST_SLOWNESS"
+	part "unit-$2" meson test -C "$1" --no-rebuild --print-errorlogs --num-processes "$3" \
+		--timeout-multiplier "$GPUMGR_TEST_SLOWNESS"
 	if ! cp "$1/meson-logs/testlog.json" "$results/unit-$2.json" 2>/dev/null; then
 		echo failed >"$results/unit-$2.build"
 	fi
@@ -82,6 +84,7 @@ unit() {
 shard() {
 	suite=$1 folder=$2 label=$3 number=$4
 	shift 4
+	[ ! -e "$results/interrupted" ] || return 130
 	GPUMGR_BUILD_DIR=$folder GPUMGR_TEST_SHARD=$number GPUMGR_TEST_SHARDS=$shards \
 		"$python" -m pytest "tests/$suite" -q -ra --tb=short -p no:cacheprovider \
 		--durations=10 --junitxml="$results/$suite-$label-$number.xml" "$@" &
@@ -92,23 +95,27 @@ shard() {
 	return $status
 }
 
-# suite SUITE FOLDER LABEL [PYTEST ARGUMENT ...]: tests/SUITE against a build folder.
-suite() {
-	suite=$1 folder=$2 label=$3
-	shift 3
+# suites FOLDER LABEL [PYTEST ARGUMENT ...]: tests/integration and tests/python against a build folder. Each shard goes
+# on to the second without waiting for the others.
+suites() {
+	folder=$1 label=$2
+	shift 2
 	running=
 	number=0
 	while [ "$number" -lt "$shards" ]; do
 		# The shard that pytest never wrote a result for counts as a failure.
-		echo missing >"$results/$suite-$label-$number.expected"
-		part "$suite-$label-$number" shard "$suite" "$folder" "$label" "$number" "$@" &
+		echo missing >"$results/integration-$label-$number.expected"
+		echo missing >"$results/python-$label-$number.expected"
+		{
+			part "integration-$label-$number" shard integration "$folder" "$label" "$number" "$@"
+			part "python-$label-$number" shard python "$folder" "$label" "$number" "$@"
+		} &
 		running="$running $!"
 		number=$((number + 1))
 	done
 	for pid in $running; do
 		wait "$pid"
 	done
-	running=
 }
 
 # One seed for each commit: every commit tries other histories, and each run of the same commit the same ones.
@@ -131,18 +138,16 @@ GPUMGR_TEST_SLOWNESS=${GPUMGR_TEST_SLOWNESS:-3}
 export GPUMGR_TEST_SLOWNESS
 
 echo "Testing"
-unit "$BUILD" gcc
-suite integration "$BUILD" gcc
-suite python "$BUILD" gcc
+unit "$BUILD" gcc "$shards"
+suites "$BUILD" gcc
 
 if [ "$asan" = yes ]; then
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1
 	UBSAN_OPTIONS=print_stacktrace=1
 	GPUMGR_TEST_SLOWNESS=6
 	export ASAN_OPTIONS UBSAN_OPTIONS GPUMGR_TEST_SLOWNESS
-	unit build-asan asan
-	suite integration build-asan asan -m "not newcomer"
-	suite python build-asan asan -m "not newcomer"
+	unit build-asan asan "$shards"
+	suites build-asan asan -m "not newcomer"
 fi
 
 # Short: regressions, and a few million new inputs. `make fuzz` is the long one.
@@ -150,7 +155,7 @@ if [ "$fuzz" = yes ]; then
 	FUZZ_SECONDS=${FUZZ_SECONDS:-30}
 	[ -z "${GPUMGR_SIM_SEED:-}" ] || FUZZ_SEED=${FUZZ_SEED:-$((GPUMGR_SIM_SEED % 2147483647 + 1))}
 	export FUZZ_SECONDS FUZZ_SEED
-	unit build-fuzz fuzz
+	unit build-fuzz fuzz "$(nproc)"
 fi
 
 summary
