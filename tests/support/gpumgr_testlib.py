@@ -242,8 +242,8 @@ class UnixConnection(http.client.HTTPConnection):
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self.unix_path)  # without a limit: with one it does not wait where many are about to be accepted
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self.unix_path)
 
 
 class Answer:
