@@ -155,7 +155,9 @@ static bool take_server(struct redis_session *self, const redisReply *reply)
 	if (!find_field(reply, "run_id", self->run_id, sizeof(self->run_id)) ||
 		!find_field(reply, "uptime_in_seconds", uptime, sizeof(uptime)))
 		return false;
-	self->uptime_ms = strtoull(uptime, NULL, 10) * 1000;
+	/* The server takes the difference of two clocks of whole seconds: it may say one too many. */
+	unsigned long long seconds = strtoull(uptime, NULL, 10);
+	self->uptime_ms = seconds > 0 ? (seconds - 1) * 1000 : 0;
 	return true;
 }
 
