@@ -126,10 +126,8 @@ def test_after_a_restart_nobody_takes_it_before_the_time_limit(make_redis, make_
     two.news("foreign")
     one.hang()
     redis.stop()
-    time.sleep((0.93 - time.time()) % 1)  # it counts whole seconds of the clock, and says soon that it runs for one
     begin = time.monotonic()
     redis.start()
-    time.sleep(0.1)
     new = make_probe(redis.url, ttl_ms=ms(1500))  # it never knew the old one
     new.want("cosyvoice")
     for probe in (two, new):
@@ -142,6 +140,19 @@ def test_after_a_restart_nobody_takes_it_before_the_time_limit(make_redis, make_
     one.news("lost", since=since, timeout=2)
     one.wait("no_fence 7", timeout=4)
     assert not one.said("fence 7"), "it was stopped for too long"
+
+
+def test_a_server_counts_whole_seconds(make_redis, make_probe):
+    """One that was started just before a full second of the clock says just after it that it runs for one."""
+    redis = make_redis()
+    redis.stop()
+    time.sleep((0.93 - time.time()) % 1)
+    begin = time.monotonic()
+    redis.start()
+    time.sleep(0.1)
+    probe = make_probe(redis.url, ttl_ms=ms(1500))
+    probe.want()
+    assert probe.news("held", timeout=4).at - begin >= seconds(1.5)
 
 
 def test_deleted_by_hand_is_not_put_back(make_redis, make_probe):
