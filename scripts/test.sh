@@ -29,7 +29,6 @@ summary() {
 	"$python" tests/support/summary.py "$results"
 }
 
-running=
 stop_all() {
 	trap - INT TERM
 	: >"$results/interrupted"

@@ -141,13 +141,13 @@ uint64_t ledger_lasting_foreign(const struct engine *engine, size_t gpu, const s
 
 /*
  * What is noted too low only counts as on its way back for a while; what is too high makes requests fail that had only
- * to wait. `ending` is about to end, or did; NULL: nobody.
+ * to wait. `ending` is about to end, or did; NULL: nobody. Only where ledger_is_settled().
  */
 static void note_baseline(struct engine *engine, size_t gpu, const struct service *ending)
 {
 	struct gpu_account account;
 	uint64_t missing = ending != NULL ? missing_mib(engine, ending, gpu) : 0;
-	if (is_in_motion(engine, gpu) || !ledger_is_settled(engine))
+	if (is_in_motion(engine, gpu))
 		return;
 	ledger_account(engine, gpu, &account);
 	if (account.mode == ACCOUNTING_PROCESS)
@@ -165,6 +165,8 @@ static void refresh_baseline(struct engine *engine, size_t gpu)
 
 void ledger_expect_end(struct engine *engine, const struct service *service)
 {
+	if (!ledger_is_settled(engine))
+		return;
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++)
 		if (ledger_gpus(engine, service) & GPU_BIT(gpu))
 			note_baseline(engine, gpu, service);
@@ -173,12 +175,13 @@ void ledger_expect_end(struct engine *engine, const struct service *service)
 void ledger_end_service(struct engine *engine, struct service *service)
 {
 	uint32_t owed[GPU_MAX] = { 0 };
-	bool owes = false;
+	bool owes = false, is_settled = ledger_is_settled(engine);
 	for (size_t gpu = 0; gpu < engine->n_cards; gpu++) {
 		uint64_t held = ledger_commitment(engine, service, gpu);
 		if (held == 0 || !engine->cards[gpu].sampled)
 			continue; /* nothing has ever told, or will, when memory is back */
-		note_baseline(engine, gpu, service);
+		if (is_settled)
+			note_baseline(engine, gpu, service);
 		owed[gpu] = (uint32_t)held;
 		owes = true;
 	}
@@ -316,8 +319,8 @@ void ledger_adopt_service(struct engine *engine, const struct service *service)
 		lower(&card->baseline_used_mib, held);
 		lower(&card->baseline_foreign_mib, held);
 		ledger_account(engine, gpu, &account);
-		if (account.mode ==
-			ACCOUNTING_TOTAL) /* the rest was there before anybody of ours that is yet to come */
+		/* The rest was there before anybody of ours that is yet to come. */
+		if (account.mode == ACCOUNTING_TOTAL)
 			card->baseline_used_mib = account.foreign_mib;
 	}
 }
@@ -405,9 +408,11 @@ void ledger_take_readings(struct engine *engine, const struct event *event)
 	lifecycle_book_found(engine);
 	forget_measurements(engine);
 	note_lasting_peaks(engine);
+	bool is_settled = ledger_is_settled(engine);
 	for (size_t gpu = 0; gpu < n_gpus; gpu++) {
 		ledger_settle(engine, gpu);
-		refresh_baseline(engine, gpu);
+		if (is_settled)
+			refresh_baseline(engine, gpu);
 		look |= note_foreign(engine, gpu);
 	}
 	ledger_note_modes(engine);
