@@ -167,6 +167,35 @@ static void client_begin(struct listener *listener, struct MHD_Connection *conne
 	}
 }
 
+/*
+ * libmicrohttpd takes a short read for the last one and waits for the next edge, which never comes when the client
+ * closed its half right after its request: such a client would wait for the end of the connection for ever.
+ */
+static void cut_off_half_closed(int fd)
+{
+	char byte;
+	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		cut_off(fd);
+}
+
+/* Its client may have none. */
+static void request_end(struct client *client, enum MHD_RequestTerminationCode code)
+{
+	struct request *request = client->request;
+	if (request == NULL)
+		return;
+	if (request->ticket != 0 && !client->api->closing)
+		action_withdraw(request);
+	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+		client->listener->has_remains = true;
+		lease_was_not_told(request);
+	}
+	client->request = request_free(request);
+	deadline_set(&client->api->deadlines, &client->deadline, DEADLINE_IDLE);
+	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
+		cut_off_half_closed(client->fd);
+}
+
 static void handle_connection(void *context, struct MHD_Connection *connection, void **socket_context,
 	enum MHD_ConnectionNotificationCode code)
 {
@@ -179,6 +208,8 @@ static void handle_connection(void *context, struct MHD_Connection *connection, 
 	((struct listener *)context)->has_remains = true;
 	if (client == NULL)
 		return;
+	/* The library does not tell the end of a request whose first line took up all memory of its connection. */
+	request_end(client, MHD_REQUEST_TERMINATED_WITH_ERROR);
 	client->api->n_connections--;
 	deadline_set(&client->api->deadlines, &client->deadline, DEADLINE_NONE);
 	free(client->name);
@@ -206,42 +237,20 @@ static void *handle_target(void *context, const char *target, struct MHD_Connect
 	if (client == NULL)
 		return NULL;
 	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_RECEIVE);
-	struct request *request = request_new(listener->api, client, connection, target);
+	client->request = request_new(listener->api, client, connection, target);
 	hide_query(target);
-	return request;
-}
-
-/*
- * libmicrohttpd takes a short read for the last one and waits for the next edge, which never comes when the client
- * closed its half right after its request: such a client would wait for the end of the connection for ever.
- */
-static void cut_off_half_closed(int fd)
-{
-	char byte;
-	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
-		cut_off(fd);
+	return client->request;
 }
 
 static void handle_completed(
 	void *context, struct MHD_Connection *connection, void **request_context, enum MHD_RequestTerminationCode code)
 {
-	struct listener *listener = context;
-	struct request *request = *request_context;
+	(void)context;
 	(void)connection;
+	struct request *request = *request_context;
 	*request_context = NULL;
-	if (request == NULL)
-		return;
-	struct client *client = request->client;
-	if (request->ticket != 0 && !listener->api->closing)
-		action_withdraw(request);
-	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
-		listener->has_remains = true;
-		lease_was_not_told(request);
-	}
-	request_free(request);
-	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_IDLE);
-	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
-		cut_off_half_closed(client->fd);
+	if (request != NULL)
+		request_end(request->client, code);
 }
 
 static void log_request(const struct request *request)

@@ -52,6 +52,7 @@ struct client {
 	uid_t uid;
 	pid_t pid;
 	char *name; /* in words, see peer.h; owned, NULL: not asked yet */
+	struct request *request; /* what it asks now; owned, NULL: nothing */
 };
 
 /* The rendered status page, good for one version and one second. */

@@ -86,6 +86,14 @@ def test_a_query_beyond_all_measure_is_turned_away(make_daemon, count):
     daemon.get("/health").ok()
 
 
+def test_a_query_behind_a_nul_costs_its_connection_and_nothing_else(make_daemon):
+    """The library cuts such a connection off and tells nobody; with sanitizers what is left is told at the end."""
+    daemon = make_daemon({"a": lib.sim_service(4000, 50)})
+    answer = read_to_end(send(daemon, f"GET /gpu/status\0?{'&' * 200} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert answer == ""
+    daemon.get("/health").ok()
+
+
 def test_a_log_that_grows_fast_is_rotated_often(make_daemon):
     """Ten megabytes a second do not fill the disk until somebody looks."""
     flood = "(while :; do head -c 100000 /dev/zero; sleep 0.01; done) &"
