@@ -60,7 +60,8 @@ else
 	run "$@" -runs=0 "$corpus" || status=$?
 fi
 if [ "$status" -ne 0 ]; then
-	cat "$work/log"
+	# What it found, and not the hundreds of lines about how it got there.
+	grep -Ev '^#[0-9]+[[:space:]]+(NEW|REDUCE|RELOAD|pulse)' "$work/log" || true
 	echo "$name: FAILED (exit status $status); the input is named above, and is run again with: $program INPUT"
 	exit 1
 fi
