@@ -81,11 +81,11 @@ static const char *inspection(const struct engine *engine)
 	return engine->is_running
 		? "{\"Id\":\"" ENGINE_ID "\",\"Name\":\"/box\",\"State\":{\"Status\":\"running\",\"Running\":true,"
 		  "\"Paused\":false,\"Restarting\":false,\"Dead\":false,\"Pid\":0,\"ExitCode\":0,\"Error\":\"\","
-		  "\"StartedAt\":\"2026-11-23T16:43:38.962351072Z\",\"Health\":{\"Status\":\"healthy\",\"Log\":[]}},"
+		  "\"StartedAt\":\"" ENGINE_BORN "\",\"Health\":{\"Status\":\"healthy\",\"Log\":[]}},"
 		  "\"HostConfig\":{\"NetworkMode\":\"host\",\"RestartPolicy\":{\"Name\":\"no\"}},"
 		  "\"Config\":{\"Tty\":false}}"
 		: "{\"Id\":\"" ENGINE_ID "\",\"Name\":\"/box\",\"State\":{\"Status\":\"exited\",\"Running\":false,"
-		  "\"Pid\":0,\"ExitCode\":3,\"StartedAt\":\"2026-11-23T16:43:38.962351072Z\"},\"HostConfig\":{}}";
+		  "\"Pid\":0,\"ExitCode\":3,\"StartedAt\":\"" ENGINE_BORN "\"},\"HostConfig\":{}}";
 }
 
 /* The body of a proper answer, "" for none; `*ret_status` is its status. */

@@ -11,6 +11,8 @@
 
 #define ENGINE_CONNECTIONS 16
 #define ENGINE_ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define ENGINE_BORN "2026-11-23T16:43:38.962351072Z" /* its container's life, unless the input says otherwise */
+#define ENGINE_BORN_BEFORE "2026-11-22T16:43:38.962351072Z"
 
 struct engine_connection {
 	int fd; /* -1: free */

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "driver/driver.h"
+#include "driver/record.h"
 #include "engine.h"
 #include "fuzz.h"
 #include "scratch.h"
@@ -14,6 +15,13 @@
 #define ACTIONS 4
 #define TURNS 24 /* for each action */
 #define INDEX 7
+
+enum {
+	OPTION_COMPOSE = 1,
+	OPTION_LIFE = 2, /* there is a record of the life that the engine tells of by itself */
+	OPTION_START = 4, /* or of a start of it that was asked for */
+	OPTION_STOPPING = 8, /* and it was about to be stopped */
+};
 
 struct report_counts {
 	bool is_inside; /* of a call: nothing may be reported from there */
@@ -209,12 +217,25 @@ static void end(struct driver_service *service)
 
 static void remove_files(void)
 {
-	static const char *const names[] = { "box.log", "box.copied" };
+	static const char *const names[] = { "box.log", "box.copied", "box.run" };
 	char path[256];
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		snprintf(path, sizeof(path), "%s/%s", scratch_folder(), names[i]);
 		remove(path);
 	}
+}
+
+/* What a daemon before us may have left. */
+static void leave_record(uint8_t options)
+{
+	char path[256];
+	snprintf(path, sizeof(path), "%s/box.run", scratch_folder());
+	if (options & OPTION_LIFE)
+		FUZZ_CHECK(record_write_container(path, ENGINE_ID, ENGINE_BORN, options & OPTION_STOPPING) == 0);
+	else if (options & OPTION_START)
+		FUZZ_CHECK(record_write_start(path, ENGINE_ID, ENGINE_BORN_BEFORE) == 0);
+	if (options & OPTION_STOPPING)
+		record_note_stop(path);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -244,9 +265,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	};
 	static char name[] = "box", project[] = "mine", compose_service[] = "paint";
 	struct service_config config = { .name = name, .driver = DRIVER_CONTAINER };
-	config.container = (struct container_config){ .name = options & 1 ? NULL : name,
-		.compose_project = options & 1 ? project : NULL,
-		.compose_service = options & 1 ? compose_service : NULL,
+	config.container = (struct container_config){ .name = options & OPTION_COMPOSE ? NULL : name,
+		.compose_project = options & OPTION_COMPOSE ? project : NULL,
+		.compose_service = options & OPTION_COMPOSE ? compose_service : NULL,
 		.engine = engine.address,
 		.stop_timeout_ms = 1000 };
 	config.health.kind = PROBE_CONTAINER;
@@ -255,6 +276,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_take(&input, actions, sizeof(actions));
 	counts = (struct report_counts){ 0 };
 	engine_begin(&engine, &input);
+	leave_record(options);
 	FUZZ_CHECK(driver_create(&environment, &config, INDEX, &service, &err) == 0);
 	for (size_t i = 0; i < ACTIONS; i++) {
 		act(service, actions[i]);
