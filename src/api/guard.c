@@ -5,14 +5,17 @@
 #include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "api/peer.h"
 #include "api/problem.h"
 #include "api/reply.h"
 #include "api/request.h"
 #include "api/server.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 #define ADDRESSES_FRESH_MS 10000
 #define ADDRESSES_RETRY_MS 1000 /* a name that is not ours may ask again only so often */
@@ -204,15 +207,53 @@ static bool admits_origin(struct guard *guard, struct request *request)
 	return false;
 }
 
+static bool may_try(const struct guard *guard, struct request *request, const struct sockaddr *address)
+{
+	char seconds[24];
+	uint64_t wait_ms = attempts_wait_ms(&guard->attempts, address, clock_now_ms());
+	if (wait_ms == 0)
+		return true;
+	snprintf(seconds, sizeof(seconds), "%llu", (unsigned long long)(wait_ms + 999) / 1000);
+	reply_problem(request, "too_many_attempts",
+		"too many wrong tokens came from %s; put the right one there, and try again in %s s",
+		peer_name(request->client), seconds);
+	reply_header(request, "Retry-After", seconds);
+	reply_header(request, "Connection", "close");
+	return false;
+}
+
+static void note_attempt(struct guard *guard, struct client *client, const struct sockaddr *address, bool is_right)
+{
+	uint64_t now_ms = clock_now_ms();
+	client->has_shown_token |= is_right;
+	if (is_right)
+		attempts_note_right(&guard->attempts, address, now_ms);
+	else if (attempts_note_wrong(&guard->attempts, address, now_ms))
+		log_warning("%s has shown %d wrong tokens; it may try once in %d s from now on", peer_name(client),
+			ATTEMPTS_BURST, ATTEMPTS_INTERVAL_MS / 1000);
+}
+
 static bool admits_token(struct guard *guard, struct request *request)
 {
-	if (!guard->needs_token || token_matches(&guard->token, request->headers.authorization))
+	struct client *client = request->client;
+	const char *authorization = request->headers.authorization;
+	/* What shows no token is no attempt: a browser, or a probe of whether anybody listens. */
+	bool is_attempt = guard->needs_token && authorization != NULL && !client->has_shown_token;
+	const struct sockaddr *address =
+		MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+	if (is_attempt && !may_try(guard, request, address))
+		return false;
+	bool is_right = !guard->needs_token || token_matches(&guard->token, authorization);
+	/* With a file that is spoilt nobody can be right. */
+	if (is_attempt && guard->token.usable)
+		note_attempt(guard, client, address, is_right);
+	if (is_right)
 		return true;
 	reply_problem(request, "unauthorized",
 		"%s; send `Authorization: Bearer TOKEN` with the token of token_file (GPUMGR_TOKEN or "
 		"GPUMGR_TOKEN_FILE "
 		"for the command line)",
-		request->headers.authorization == NULL ? "no token was sent" : "the token is not the right one");
+		authorization == NULL ? "no token was sent" : "the token is not the right one");
 	reply_header(request, "WWW-Authenticate", "Bearer realm=\"gpumgr\"");
 	return false;
 }

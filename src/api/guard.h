@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/attempts.h"
 #include "api/token.h"
 #include "base/error.h"
 #include "config/config.h"
@@ -18,6 +19,7 @@ struct guard {
 	const struct config *const *config; /* that in force: it may be another one later */
 	bool needs_token;
 	struct token token;
+	struct attempts attempts; /* at it */
 	struct ifaddrs *addresses; /* of this machine, lately */
 	uint64_t addresses_ms; /* when they were asked for, CLOCK_MONOTONIC */
 };

@@ -30,6 +30,7 @@ static const struct problem {
 	{ "withdrawn", 409, "The request was withdrawn before it began" },
 	{ "too_large", 413, "The body is too large" },
 	{ "unsupported_media_type", 415, "The body must be JSON" },
+	{ "too_many_attempts", 429, "Too many wrong tokens were shown" },
 	{ "internal", 500, "gpumgrd failed" },
 	{ "container_not_found", 500, "The container of a service does not exist" },
 	{ "start_failed", 500, "A service did not start" },

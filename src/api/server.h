@@ -51,6 +51,7 @@ struct client {
 	bool has_peer; /* Unix socket: who it is */
 	uid_t uid;
 	pid_t pid;
+	bool has_shown_token;
 	char *name; /* in words, see peer.h; owned, NULL: not asked yet */
 	struct request *request; /* what it asks now; owned, NULL: nothing */
 };

@@ -338,7 +338,7 @@ int cli_problem_json(struct cli *cli, long status, const json_t *problem)
 	if (detail == NULL)
 		detail = title != NULL ? title : cli_format(cli, "the daemon answered with status %ld", status);
 	cli_fail(0, "%s", detail);
-	if (status == 401)
+	if (status == 401 || status == 429)
 		fputs("  Give the daemon's token in GPUMGR_TOKEN or GPUMGR_TOKEN_FILE.\n", stderr);
 	print_blockers(cli, json_object_get(problem, "blocking"), stderr);
 	cli_complain(cli, json_object_get(problem, "errors"));

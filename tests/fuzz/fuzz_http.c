@@ -195,6 +195,7 @@ static void begin(const struct door *door, uint8_t mode, uint8_t outcome)
 	door->api->ring = ring_destroy(door->api->ring);
 	door->api->ring = ring_create(FIRST_EVENT);
 	FUZZ_CHECK(door->api->ring != NULL);
+	door->api->guard.attempts = (struct attempts){ 0 };
 	host.api = door->api;
 	http_host_begin(&host, mode, outcome);
 	http_host_tell(&host);

@@ -24,8 +24,8 @@ STRANGER = 12345  # a uid that is nobody's
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="makes files of other users, and that needs root")
 
 
-def tcp(port, method, path, headers=None, body=None):
-    connection = HTTPConnection("127.0.0.1", port, timeout=10 * SLOWNESS)
+def tcp(port, method, path, headers=None, body=None, source="127.0.0.1"):
+    connection = HTTPConnection("127.0.0.1", port, timeout=10 * SLOWNESS, source_address=(source, 0))
     try:
         connection.request(method, path, headers=headers or {}, body=body)
         response = connection.getresponse()
@@ -166,6 +166,7 @@ def routes():
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", TOKEN])
 def test_no_route_without_the_token(token_daemon, authorization):
     headers = {"Authorization": authorization} if authorization is not None else {}
+    tcp(token_daemon.port, "GET", "/health", {"Authorization": f"Bearer {TOKEN}"}).ok()  # else the tries are counted
     found = list(routes())
     assert len(found) >= 18
     for method, path in found:
@@ -174,6 +175,43 @@ def test_no_route_without_the_token(token_daemon, authorization):
         assert answer.headers["WWW-Authenticate"].startswith("Bearer"), path
     assert token_daemon.state("a") == "stopped"
     assert token_daemon.status()["leases"] == []
+
+
+def test_wrong_tokens_are_tried_slowly(token_daemon):
+    port, right = token_daemon.port, {"Authorization": f"Bearer {TOKEN}"}
+    began = time.monotonic()
+    answers = [tcp(port, "GET", "/health", {"Authorization": "Bearer wrong"}) for _ in range(12)]
+    # Unseen: from then on neither the right one helps, nor another loopback address.
+    answers.append(tcp(port, "POST", "/gpu/service/a/start", right, source="127.0.0.2"))
+    if time.monotonic() - began < 2:  # else one more may have been due
+        for answer in answers[:10]:
+            answer.problem(401, "unauthorized")
+        for answer in answers[10:]:
+            problem = answer.problem(429, "too_many_attempts")
+            assert answer.headers["Retry-After"] in ("1", "2") and "127.0.0." in problem["detail"]
+        assert token_daemon.state("a") == "stopped"
+        assert len(re.findall(r"127\.0\.0\.1 has shown 10 wrong tokens", token_daemon.log())) == 1
+    tcp(port, "GET", "/health").problem(401, "unauthorized")  # to show none is no attempt
+    token_daemon.get("/health").ok()
+    eventually(lambda: tcp(port, "GET", "/health", right).status == 200, "its next try", 10 * SLOWNESS)
+
+
+def test_a_neighbour_with_a_wrong_token(token_daemon):
+    """Where the right one came from, nobody is locked out by others."""
+    port, right = token_daemon.port, {"Authorization": f"Bearer {TOKEN}"}
+    tcp(port, "GET", "/health", right).ok()
+    for _ in range(50):
+        tcp(port, "GET", "/health", {"Authorization": "Bearer wrong"}).problem(401, "unauthorized")
+    tcp(port, "GET", "/health", right).ok()
+
+
+def test_a_spoilt_token_file_counts_for_nobody(token_daemon):
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    token_daemon.token_path.chmod(0o644)
+    for _ in range(20):
+        tcp(token_daemon.port, "GET", "/health", right).problem(401, "unauthorized")
+    token_daemon.token_path.chmod(0o600)
+    tcp(token_daemon.port, "GET", "/health", right).ok()
 
 
 def test_the_token_opens_no_door_to_web_pages(token_daemon):

@@ -374,6 +374,7 @@ def test_a_failed_step(daemon):
         ("shutting_down", 503, FAILED),
         ("unknown_service", 404, FAILED),
         ("unauthorized", 401, FAILED),
+        ("too_many_attempts", 429, FAILED),
         ("never heard of", 418, FAILED),
     ],
 )
