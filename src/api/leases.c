@@ -87,7 +87,7 @@ void lease_give_back(struct api *api, const struct lease *lease)
  */
 static bool answer_is_lost(const struct request *request)
 {
-	return request->is_in_pieces || request->answered_run == request->client->listener->n_runs;
+	return request->is_in_pieces || request->answered_run == request->client->shard->n_runs;
 }
 
 void lease_was_not_told(struct request *request)
@@ -101,7 +101,7 @@ void lease_was_not_told(struct request *request)
 
 static void reply_grant(struct request *request, unsigned status, struct writer *grant)
 {
-	uint64_t run = request->client->listener->n_runs;
+	uint64_t run = request->client->shard->n_runs;
 	request->answered_run = run;
 	request->is_in_pieces = request->is_suspended || request->begun_run != run;
 	if (request->is_in_pieces)

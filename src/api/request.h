@@ -77,7 +77,7 @@ struct request {
 	uint64_t transition; /* what became of it, 0: nothing */
 	bool is_attached; /* wants a lease that lives as long as the connection */
 	bool may_return; /* its request_id leads back to the lease */
-	uint64_t begun_run; /* of its listener, when its headers were there */
+	uint64_t begun_run; /* of its shard, when its headers were there */
 	uint64_t answered_run; /* with a lease */
 	bool is_in_pieces; /* that answer, see leases.c */
 	uint64_t granted_fence; /* the lease in the answer that is being sent, 0: none */

@@ -23,6 +23,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "api/action.h"
 #include "api/leases.h"
@@ -41,6 +42,8 @@
 #define POOL_BYTES_TCP (24 * 1024)
 #define BODY_DISCARD_MAX (1024 * 1024) /* what a client may go on sending before it is cut off */
 #define RUNS_MAX 8 /* in a row, before others get a turn */
+#define ACCEPTS_MAX 64 /* the same */
+#define ACCEPT_PAUSE_MS 50 /* when there was no descriptor for one */
 #define FDS_KEPT 512 /* for everything but connections */
 #define CLOSING_RUNS_MAX 64
 
@@ -79,18 +82,18 @@ void api_close_handle(struct api *api, uv_handle_t *handle)
 
 static void handle_run_again(uv_timer_t *timer);
 
-static void run(struct listener *listener)
+static void run(struct shard *shard)
 {
 	unsigned long long timeout = 1;
 	for (unsigned i = 0; i < RUNS_MAX; i++) {
-		listener->has_remains = false;
-		listener->n_runs++;
-		MHD_run(listener->daemon);
-		bool has_work = MHD_get_timeout(listener->daemon, &timeout) == MHD_YES && timeout == 0;
-		if (!has_work && !listener->has_remains)
+		shard->has_remains = false;
+		shard->n_runs++;
+		MHD_run(shard->daemon);
+		bool has_work = MHD_get_timeout(shard->daemon, &timeout) == MHD_YES && timeout == 0;
+		if (!has_work && !shard->has_remains)
 			return;
 	}
-	uv_timer_start(&listener->timer, handle_run_again, 0, 0);
+	uv_timer_start(&shard->timer, handle_run_again, 0, 0);
 }
 
 static void handle_run_again(uv_timer_t *timer)
@@ -119,7 +122,7 @@ void api_resume(struct request *request)
 	/* Without a thread of its own the library takes note of it only when it runs, and nothing else may make it run
 	 * soon. */
 	MHD_resume_connection(request->connection);
-	uv_timer_start(&request->client->listener->timer, handle_run_again, 0, 0);
+	uv_timer_start(&request->client->shard->timer, handle_run_again, 0, 0);
 }
 
 /* Connections. */
@@ -147,8 +150,9 @@ static void read_peer(struct client *client)
 	client->pid = peer.pid;
 }
 
-static void client_begin(struct listener *listener, struct MHD_Connection *connection, void **socket_context)
+static void client_begin(struct shard *shard, struct MHD_Connection *connection, void **socket_context)
 {
+	struct listener *listener = shard->listener;
 	struct api *api = listener->api;
 	int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	struct client *client = calloc(1, sizeof(*client));
@@ -157,7 +161,13 @@ static void client_begin(struct listener *listener, struct MHD_Connection *conne
 		cut_off(fd);
 		return;
 	}
-	*client = (struct client){ .api = api, .listener = listener, .fd = fd, .deadline.kind = DEADLINE_NONE };
+	*client = (struct client){
+		.api = api,
+		.listener = listener,
+		.shard = shard,
+		.fd = fd,
+		.deadline.kind = DEADLINE_NONE,
+	};
 	api->n_connections++;
 	deadline_set(&api->deadlines, &client->deadline, DEADLINE_RECEIVE);
 	read_peer(client);
@@ -187,7 +197,7 @@ static void request_end(struct client *client, enum MHD_RequestTerminationCode c
 	if (request->ticket != 0 && !client->api->closing)
 		action_withdraw(request);
 	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
-		client->listener->has_remains = true;
+		client->shard->has_remains = true;
 		lease_was_not_told(request);
 	}
 	client->request = request_free(request);
@@ -199,13 +209,14 @@ static void request_end(struct client *client, enum MHD_RequestTerminationCode c
 static void handle_connection(void *context, struct MHD_Connection *connection, void **socket_context,
 	enum MHD_ConnectionNotificationCode code)
 {
+	struct shard *shard = context;
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		client_begin(context, connection, socket_context);
+		shard->n_connections++;
+		client_begin(shard, connection, socket_context);
 		return;
 	}
 	struct client *client = *socket_context;
-	/* Without descriptors the library stops accepting until one ends, and goes on only when it runs once more. */
-	((struct listener *)context)->has_remains = true;
+	shard->n_connections--;
 	if (client == NULL)
 		return;
 	/* The library does not tell the end of a request whose first line took up all memory of its connection. */
@@ -232,12 +243,12 @@ static void hide_query(const char *target)
 
 static void *handle_target(void *context, const char *target, struct MHD_Connection *connection)
 {
-	struct listener *listener = context;
+	(void)context;
 	struct client *client = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 	if (client == NULL)
 		return NULL;
-	deadline_set(&listener->api->deadlines, &client->deadline, DEADLINE_RECEIVE);
-	client->request = request_new(listener->api, client, connection, target);
+	deadline_set(&client->api->deadlines, &client->deadline, DEADLINE_RECEIVE);
+	client->request = request_new(client->api, client, connection, target);
 	hide_query(target);
 	return client->request;
 }
@@ -383,7 +394,7 @@ static enum MHD_Result begin(struct request *request, const char *method)
 	request->method = method;
 	request->is_head = strcmp(method, "HEAD") == 0;
 	request->stage = REQUEST_RECEIVING;
-	request->begun_run = request->client->listener->n_runs;
+	request->begun_run = request->client->shard->n_runs;
 	request_read_headers(request);
 	bool is_sane = framing_is_sane(request);
 	if (is_sane)
@@ -463,34 +474,140 @@ static void handle_library_log(void *context, const char *format, va_list args)
 
 /* Setting up. */
 
+/* Shards. */
+
+static int shard_start(struct shard *shard, struct error *err)
+{
+	struct listener *listener = shard->listener;
+	struct api *api = listener->api;
+	shard->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL,
+		handle_request, NULL, MHD_OPTION_EXTERNAL_LOGGER, handle_library_log, NULL, MHD_OPTION_CONNECTION_LIMIT,
+		api->connections_max + 16, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)(listener->is_unix ? POOL_BYTES_UNIX : POOL_BYTES_TCP), MHD_OPTION_URI_LOG_CALLBACK,
+		handle_target, NULL, MHD_OPTION_NOTIFY_COMPLETED, handle_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+		handle_connection, shard, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+	if (shard->daemon == NULL)
+		return error_set(err, -ENOMEM, "the HTTP server cannot be started: %s", strerror(errno));
+	int r = uv_poll_init(
+		api->loop, &shard->poll, MHD_get_daemon_info(shard->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);
+	if (r < 0) {
+		MHD_stop_daemon(shard->daemon);
+		return error_set(err, r, "the HTTP server cannot be watched: %s", uv_strerror(r));
+	}
+	return 0;
+}
+
+static int shard_open(struct listener *listener, struct shard **ret_shard, struct error *err)
+{
+	struct api *api = listener->api;
+	CLEANUP_FREE struct shard *shard = calloc(1, sizeof(*shard));
+	if (shard == NULL)
+		return error_set(err, -ENOMEM, "no memory for the HTTP server");
+	shard->listener = listener;
+	int r = shard_start(shard, err);
+	if (r < 0)
+		return r;
+	uv_timer_init(api->loop, &shard->timer);
+	shard->timer.data = shard->poll.data = shard;
+	api_handle_opened(api);
+	api_handle_opened(api);
+	uv_poll_start(&shard->poll, UV_READABLE, handle_ready);
+	*ret_shard = TAKE_PTR(shard);
+	return 0;
+}
+
+/* Accepting. */
+
+static void handle_acceptable(uv_poll_t *poll, int status, int events);
+
+static void handle_accept_again(uv_timer_t *timer)
+{
+	struct listener *listener = timer->data;
+	uv_poll_start(&listener->poll, UV_READABLE, handle_acceptable);
+}
+
+/* Whoever stands in the queue is there again each turn until it can be taken. */
+static void accept_later(struct listener *listener)
+{
+	uv_poll_stop(&listener->poll);
+	uv_timer_start(&listener->timer, handle_accept_again, ACCEPT_PAUSE_MS, 0);
+}
+
+static struct shard *least_crowded(const struct listener *listener)
+{
+	struct shard *found = listener->shards[0];
+	for (size_t i = 1; i < LISTENER_SHARDS && listener->shards[i] != NULL; i++)
+		if (listener->shards[i]->n_connections < found->n_connections)
+			found = listener->shards[i];
+	return found;
+}
+
+/* The first that has room. */
+static struct shard *choose_shard(struct listener *listener)
+{
+	struct error err;
+	for (size_t i = 0; i < LISTENER_SHARDS; i++) {
+		struct shard *shard = listener->shards[i];
+		if (shard == NULL && shard_open(listener, &listener->shards[i], &err) < 0)
+			break;
+		if (listener->shards[i]->n_connections < SHARD_CONNECTIONS)
+			return listener->shards[i];
+	}
+	return least_crowded(listener);
+}
+
+/* Into which shard somebody came; NULL: nobody is there. */
+static struct shard *accept_one(struct listener *listener)
+{
+	struct sockaddr_storage address;
+	socklen_t length = sizeof(address);
+	int fd;
+	do
+		fd = accept4(listener->fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	while (fd < 0 && (errno == ECONNABORTED || errno == EINTR));
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			accept_later(listener);
+		return NULL;
+	}
+	struct shard *shard = choose_shard(listener);
+	MHD_add_connection(shard->daemon, fd, (const struct sockaddr *)&address, length); /* or closes it */
+	return shard;
+}
+
+static void handle_acceptable(uv_poll_t *poll, int status, int events)
+{
+	struct listener *listener = poll->data;
+	struct shard *shard = NULL, *last = NULL;
+	(void)status;
+	(void)events;
+	for (unsigned i = 0; i < ACCEPTS_MAX && (shard = accept_one(listener)) != NULL; i++) {
+		if (last != NULL && last != shard)
+			run(last);
+		last = shard;
+	}
+	if (last != NULL)
+		run(last);
+}
+
 static int listener_open(struct api *api, int fd, struct error *err)
 {
-	struct listener *listener = &api->listeners[api->n_listeners];
-	*listener = (struct listener){ .api = api, .is_unix = listen_is_unix(fd), .port = listen_port(fd) };
-	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-		handle_request, listener, MHD_OPTION_EXTERNAL_LOGGER, handle_library_log, NULL,
-		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, api->connections_max + 16,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(listener->is_unix ? POOL_BYTES_UNIX : POOL_BYTES_TCP),
-		MHD_OPTION_URI_LOG_CALLBACK, handle_target, listener, MHD_OPTION_NOTIFY_COMPLETED, handle_completed,
-		listener, MHD_OPTION_NOTIFY_CONNECTION, handle_connection, listener, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-		MHD_OPTION_END);
-	if (listener->daemon == NULL) {
-		close(fd);
-		return error_set(err, -ENOMEM, "the HTTP server cannot be started: %s", strerror(errno));
-	}
-	api->n_listeners++;
-	int epoll_fd = MHD_get_daemon_info(listener->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+	struct listener *listener = &api->listeners[api->n_listeners++];
+	*listener = (struct listener){ .api = api, .fd = fd, .is_unix = listen_is_unix(fd), .port = listen_port(fd) };
 	uv_timer_init(api->loop, &listener->timer);
 	listener->timer.data = listener;
 	api_handle_opened(api);
-	int r = uv_poll_init(api->loop, &listener->poll, epoll_fd);
+	int r = shard_open(listener, &listener->shards[0], err);
 	if (r < 0)
-		return error_set(err, r, "the HTTP server cannot be watched: %s", uv_strerror(r));
+		return r;
+	r = uv_poll_init(api->loop, &listener->poll, fd);
+	if (r < 0)
+		return error_set(err, r, "a listening socket cannot be watched: %s", uv_strerror(r));
 	listener->poll.data = listener;
 	api_handle_opened(api);
-	uv_poll_start(&listener->poll, UV_READABLE, handle_ready);
-	/* Not now: nothing may be asked of the host before api_create() returned. */
-	uv_timer_start(&listener->timer, handle_run_again, 0, 0);
+	/* Nobody is served from here: nothing may be asked of the host before api_create() returned. */
+	uv_poll_start(&listener->poll, UV_READABLE, handle_acceptable);
 	return 0;
 }
 
@@ -618,24 +735,43 @@ unsigned api_port(const struct api *api, size_t index)
 /* Ending. */
 
 /* Lets libmicrohttpd send what was answered last; what a client does not take at once is lost. */
-static void flush(struct listener *listener)
+static void flush(struct shard *shard)
 {
 	unsigned long long timeout;
 	for (unsigned i = 0; i < CLOSING_RUNS_MAX; i++) {
-		MHD_run(listener->daemon);
-		if (MHD_get_timeout(listener->daemon, &timeout) != MHD_YES)
+		MHD_run(shard->daemon);
+		if (MHD_get_timeout(shard->daemon, &timeout) != MHD_YES)
 			return;
 	}
+}
+
+static void handle_shard_closed(uv_handle_t *handle)
+{
+	struct shard *shard = handle->data;
+	struct api *api = shard->listener->api;
+	if (--shard->n_handles == 0)
+		free(shard);
+	api_handle_closed(api);
+}
+
+static void shard_close(struct shard *shard)
+{
+	flush(shard);
+	shard->n_handles = 2;
+	uv_close((uv_handle_t *)&shard->timer, handle_shard_closed);
+	uv_close((uv_handle_t *)&shard->poll, handle_shard_closed);
+	MHD_stop_daemon(shard->daemon);
 }
 
 static void listener_close(struct listener *listener)
 {
 	struct api *api = listener->api;
-	flush(listener);
 	api_close_handle(api, (uv_handle_t *)&listener->timer);
 	if (listener->poll.data != NULL)
 		api_close_handle(api, (uv_handle_t *)&listener->poll);
-	MHD_stop_daemon(listener->daemon); /* closes the listening socket, too */
+	close(listener->fd);
+	for (size_t i = 0; i < LISTENER_SHARDS && listener->shards[i] != NULL; i++)
+		shard_close(listener->shards[i]);
 }
 
 struct api *api_destroy(struct api *api)

@@ -30,22 +30,42 @@
 
 struct request;
 
-/* One listening socket with the libmicrohttpd daemon that serves it. */
-struct listener {
-	struct api *api;
+/* A part of a listener's connections, with the libmicrohttpd daemon that serves them. */
+struct shard {
+	struct listener *listener;
 	struct MHD_Daemon *daemon;
-	bool is_unix;
-	unsigned port; /* TCP */
+	unsigned n_connections;
 	uv_poll_t poll; /* its epoll descriptor */
 	uv_timer_t timer; /* it wants to run again at once */
 	uint64_t n_runs; /* of libmicrohttpd */
 	bool has_remains; /* it has connections to close in its next run */
+	unsigned n_handles; /* of libuv that are not closed yet */
+};
+
+/*
+ * libmicrohttpd looks at every connection that waits before it goes on with one of them: with ten thousand in a queue
+ * that was most of what a hand-over took. So a shard gets only so many. One after the other, and not in turn: requests
+ * are to be served in the order in which they came, and shards are not.
+ */
+#define SHARD_CONNECTIONS 1024
+#define LISTENER_SHARDS 24
+
+/* One listening socket. */
+struct listener {
+	struct api *api;
+	int fd;
+	bool is_unix;
+	unsigned port; /* TCP */
+	uv_poll_t poll;
+	uv_timer_t timer; /* no descriptors were left: it tries again */
+	struct shard *shards[LISTENER_SHARDS]; /* the first is there, the others when they are needed; owned */
 };
 
 /* One connection. */
 struct client {
 	struct api *api;
 	struct listener *listener;
+	struct shard *shard;
 	int fd;
 	struct deadline deadline;
 	bool has_peer; /* Unix socket: who it is */
@@ -69,7 +89,7 @@ struct api {
 	bool open; /* everything was set up */
 	bool closing;
 	unsigned n_handles; /* handles of libuv that are not closed yet */
-	size_t n_listeners;
+	size_t n_listeners; /* those whose socket is open */
 	struct listener listeners[LISTEN_MAX];
 	struct unix_socket unix_socket;
 	struct guard guard;

@@ -11,6 +11,7 @@ import errno
 import os
 import random
 import resource
+import select
 import shutil
 import subprocess
 import threading
@@ -79,6 +80,42 @@ def test_no_more_descriptors(make_daemon):
         resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, before)
     is_well(daemon)
     eventually(lambda: open_files(daemon) <= n + 3, "no descriptor is lost", 15)
+
+
+@needs_root
+@pytest.mark.parametrize("free", [0, 3])
+def test_connections_wait_for_descriptors(make_daemon, free):
+    """Who comes when there is none left is served when there is, and nothing turns in circles meanwhile."""
+    daemon = make_daemon(make_services(), PHASES)
+    before = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (open_files(daemon) + free, before[1]))
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(client.connect(client.address_of(daemon))) for _ in range(20)]
+        for one in waiting:
+            one.settimeout(10 * SLOWNESS)
+            one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        def take_served(seconds):
+            time.sleep(seconds)
+            served = select.select(waiting, [], [], 0)[0]
+            for one in served:
+                assert one.recv(4096).startswith(b"HTTP/1.1 200 ")
+                waiting.remove(one)
+            return served
+
+        first = take_served(1)
+        assert free <= len(first) <= free + 3, "it may have had a file open for a moment"
+        used = cpu_seconds(daemon)
+        assert take_served(1) == []
+        assert cpu_seconds(daemon) - used < 0.5
+        for one in first:
+            one.close()
+        served = []
+        eventually(lambda: served.extend(take_served(0.1)) or len(served) >= len(first), "others in their place")
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, before)
+        for one in waiting:
+            assert one.recv(4096).startswith(b"HTTP/1.1 200 ")
+    is_well(daemon)
 
 
 def cpu_seconds(daemon):

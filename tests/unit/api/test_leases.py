@@ -988,7 +988,7 @@ def test_2000_wait_at_once(daemon):
     print(f"{(time.monotonic() - begun) / 200 * 1000:.2f} ms each hand-over")
     for sock in socks[200:]:
         sock.close()
-    wait_until(lambda: daemon.fds() <= fds)
+    wait_until(lambda: daemon.fds() <= fds + 1)  # the shard that the second thousand took is kept
     daemon.ask("POST", "/gpu/lock/release")  # of a plain one that was granted as its client went away
     wait_until(lambda: leases(daemon) == [])
 
