@@ -43,7 +43,7 @@
 #define BODY_DISCARD_MAX (1024 * 1024) /* what a client may go on sending before it is cut off */
 #define RUNS_MAX 8 /* in a row, before others get a turn */
 #define ACCEPTS_MAX 64 /* the same */
-#define ACCEPT_PAUSE_MS 50 /* when there was no descriptor for one */
+#define ACCEPT_PAUSE_MS 50 /* when one could not be taken */
 #define FDS_KEPT 512 /* for everything but connections */
 #define CLOSING_RUNS_MAX 64
 
@@ -472,8 +472,6 @@ static void handle_library_log(void *context, const char *format, va_list args)
 	log_debug("libmicrohttpd: %s", line);
 }
 
-/* Setting up. */
-
 /* Shards. */
 
 static int shard_start(struct shard *shard, struct error *err)
@@ -567,7 +565,7 @@ static struct shard *accept_one(struct listener *listener)
 		fd = accept4(listener->fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	while (fd < 0 && (errno == ECONNABORTED || errno == EINTR));
 	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+		if (errno != EAGAIN) /* no descriptor is left, or no memory */
 			accept_later(listener);
 		return NULL;
 	}
@@ -590,6 +588,8 @@ static void handle_acceptable(uv_poll_t *poll, int status, int events)
 	if (last != NULL)
 		run(last);
 }
+
+/* Setting up. */
 
 static int listener_open(struct api *api, int fd, struct error *err)
 {

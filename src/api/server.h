@@ -57,7 +57,7 @@ struct listener {
 	bool is_unix;
 	unsigned port; /* TCP */
 	uv_poll_t poll;
-	uv_timer_t timer; /* no descriptors were left: it tries again */
+	uv_timer_t timer; /* somebody could not be taken: it tries again */
 	struct shard *shards[LISTENER_SHARDS]; /* the first is there, the others when they are needed; owned */
 };
 
