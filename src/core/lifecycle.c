@@ -500,6 +500,14 @@ static void handle_started(struct engine *engine, struct service *service, pid_t
 		plan_probe(engine, service);
 }
 
+static void describe_start_timeout(struct service *service, const char *label, const char *why)
+{
+	char waited[32];
+	format_duration(service->definition.start_timeout_ms, waited, sizeof(waited));
+	service_set_error(service, "not healthy within %s (health.timeout)%s%s; see gpumgr logs %s", waited, label, why,
+		service->definition.name);
+}
+
 static void handle_start_failed(
 	struct engine *engine, struct service *service, enum start_failure failure, const char *text)
 {
@@ -507,6 +515,8 @@ static void handle_start_failed(
 		return;
 	service->start_failure = failure;
 	service->committed = false; /* nothing of it ever ran: no memory to wait for */
+	if (service->start_timed_out && text != NULL && text[0] != '\0')
+		describe_start_timeout(service, "; ", text); /* that is why */
 	end_run(engine, service, service->stop_wanted, text);
 }
 
@@ -547,11 +557,7 @@ static void handle_start_timeout(struct engine *engine, struct service *service)
 {
 	service->start_deadline_ms = DEADLINE_NONE;
 	service->start_timed_out = true;
-	char waited[32];
-	format_duration(service->definition.start_timeout_ms, waited, sizeof(waited));
-	bool has_answer = service->last_answer[0] != '\0';
-	service_set_error(service, "not healthy within %s (health.timeout)%s%s; see gpumgr logs %s", waited,
-		has_answer ? "; last check: " : "", service->last_answer, service->definition.name);
+	describe_start_timeout(service, service->last_answer[0] != '\0' ? "; last check: " : "", service->last_answer);
 	if (service->adopted)
 		lifecycle_apply(engine, service, SERVICE_UNHEALTHY); /* not ours to kill */
 	else

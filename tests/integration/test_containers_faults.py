@@ -173,7 +173,8 @@ def test_a_restart_policy_when_the_engine_comes_back(rig):
     assert daemon.service("a")["external_starts"] == 1
 
 
-def test_an_engine_that_hangs(rig):
+@pytest.mark.parametrize("is_asked", [False, True], ids=["before-it-is-asked", "after"])
+def test_an_engine_that_hangs(rig, is_asked):
     engine, containers, launch = rig()
     services = {"a": containers.service("a"), "b": containers.service("b"), "c": lib.sim_service(4000, 60)}
     for service in services.values():
@@ -181,9 +182,13 @@ def test_an_engine_that_hangs(rig):
     b = containers.of(services["b"])
     daemon = launch(services)
     daemon.start_service("a").ok()
-    engine.hang()
+    if not is_asked:
+        engine.hang()
     try:
         start = Background(timed, daemon.start_service, "b", timeout=90)
+        if is_asked:
+            time.sleep(0.03)  # a start takes the engine longer
+            engine.hang()
         # Nobody else is held up.
         _, seconds = timed(daemon.status)
         assert seconds < 1 * SLOWNESS

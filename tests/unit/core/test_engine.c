@@ -339,6 +339,23 @@ static void test_start_timeout(void **state)
 	assert_int_equal(rig_account(rig, 0)->committed_mib, 0);
 }
 
+/* A container engine that hangs says nothing of the start: then that is why it was not healthy in time. */
+static void test_start_timeout_of_what_never_came_up(void **state)
+{
+	struct site site;
+	RIG rig = site_new(&site);
+	uint64_t ticket = rig_submit(rig, REQUEST_START, site.vidi, 0);
+
+	(void)state;
+	rig_tick(rig, 120000);
+	assert_int_equal(rig_count(rig, EFFECT_STOP, site.vidi), 1);
+	rig_start_failed(rig, site.vidi, "docker: the engine had not answered");
+	assert_int_equal(rig_outcome(rig, ticket), OUTCOME_START_TIMEOUT);
+	const char *error = rig_status(rig, site.vidi)->error;
+	assert_non_null(strstr(error, "health.timeout"));
+	assert_non_null(strstr(error, "docker: the engine had not answered"));
+}
+
 /* What ends while it starts fails the start at once, in its own words. */
 static void test_ends_while_starting(void **state)
 {
@@ -1086,6 +1103,7 @@ int main(void)
 		cmocka_unit_test(test_not_healthy_yet),
 		cmocka_unit_test(test_probe_intervals),
 		cmocka_unit_test(test_start_timeout),
+		cmocka_unit_test(test_start_timeout_of_what_never_came_up),
 		cmocka_unit_test(test_ends_while_starting),
 		cmocka_unit_test(test_start_that_fails),
 		cmocka_unit_test(test_equal_requests_join),
