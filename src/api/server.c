@@ -532,27 +532,21 @@ static void accept_later(struct listener *listener)
 	uv_timer_start(&listener->timer, handle_accept_again, ACCEPT_PAUSE_MS, 0);
 }
 
-static struct shard *least_crowded(const struct listener *listener)
-{
-	struct shard *found = listener->shards[0];
-	for (size_t i = 1; i < LISTENER_SHARDS && listener->shards[i] != NULL; i++)
-		if (listener->shards[i]->n_connections < found->n_connections)
-			found = listener->shards[i];
-	return found;
-}
-
-/* The first that has room. */
+/* The first that has room, else the one with the fewest. */
 static struct shard *choose_shard(struct listener *listener)
 {
 	struct error err;
-	for (size_t i = 0; i < LISTENER_SHARDS; i++) {
+	struct shard *least = listener->shards[0];
+	for (size_t i = 1; i < LISTENER_SHARDS && least->n_connections >= SHARD_CONNECTIONS; i++) {
+		if (listener->shards[i] == NULL)
+			shard_open(listener, &listener->shards[i], &err);
 		struct shard *shard = listener->shards[i];
-		if (shard == NULL && shard_open(listener, &listener->shards[i], &err) < 0)
+		if (shard == NULL)
 			break;
-		if (listener->shards[i]->n_connections < SHARD_CONNECTIONS)
-			return listener->shards[i];
+		if (shard->n_connections < least->n_connections)
+			least = shard;
 	}
-	return least_crowded(listener);
+	return least;
 }
 
 /* Into which shard somebody came; NULL: nobody is there. */
