@@ -1,54 +1,46 @@
 /* Counting wrong tokens. Sees no token and answers nobody. */
 #include "api/attempts.h"
 
-#include <netinet/in.h>
 #include <string.h>
 
-static struct attempt key_of(const struct sockaddr *address)
+static struct ip_address network_of(const struct sockaddr *address)
 {
-	struct attempt key = { .family = AF_INET };
-	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
-	if (address->sa_family == AF_INET) {
-		memcpy(key.prefix, &((const struct sockaddr_in *)address)->sin_addr, 4);
-	} else if (address->sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(v6)) {
-		memcpy(key.prefix, v6->s6_addr + 12, 4);
-	} else if (address->sa_family == AF_INET6) {
-		key.family = AF_INET6;
-		memcpy(key.prefix, v6, sizeof(key.prefix));
-	}
-	if (key.family == AF_INET && key.prefix[0] == IN_LOOPBACKNET)
-		memset(key.prefix + 1, 0, sizeof(key.prefix) - 1);
-	return key;
+	struct ip_address network = ip_address_of(address);
+	if (network.family == AF_INET6)
+		memset(network.bytes + 8, 0, 8);
+	else if (ip_address_is_loopback(&network))
+		memset(network.bytes + 1, 0, 3);
+	return network;
 }
 
-static struct attempt *find(const struct attempts *attempts, const struct attempt *key)
+/* Its place; ATTEMPTS_MAX: it has none. */
+static size_t find(const struct attempts *attempts, const struct ip_address *network)
 {
-	for (size_t i = 0; i < ATTEMPTS_MAX; i++) {
-		const struct attempt *place = &attempts->places[i];
-		if (place->family == key->family && memcmp(place->prefix, key->prefix, sizeof(key->prefix)) == 0)
-			return (struct attempt *)place;
-	}
-	return NULL;
+	size_t i = 0;
+	while (i < ATTEMPTS_MAX && !ip_address_is_equal(&attempts->places[i].network, network))
+		i++;
+	return i;
 }
 
 static bool is_less_worth(const struct attempt *a, const struct attempt *b)
 {
-	if ((a->family == AF_UNSPEC) != (b->family == AF_UNSPEC))
-		return a->family == AF_UNSPEC;
+	if ((a->network.family == AF_UNSPEC) != (b->network.family == AF_UNSPEC))
+		return a->network.family == AF_UNSPEC;
 	return a->is_known != b->is_known ? b->is_known : a->seen_ms < b->seen_ms;
 }
 
 static struct attempt *take(struct attempts *attempts, const struct sockaddr *address, uint64_t now_ms)
 {
-	const struct attempt key = key_of(address);
-	struct attempt *place = find(attempts, &key);
-	if (place == NULL) {
-		place = &attempts->places[0];
+	const struct ip_address network = network_of(address);
+	size_t at = find(attempts, &network);
+	if (at == ATTEMPTS_MAX) {
+		at = 0;
 		for (size_t i = 1; i < ATTEMPTS_MAX; i++)
-			if (is_less_worth(&attempts->places[i], place))
-				place = &attempts->places[i];
-		*place = key;
+			if (is_less_worth(&attempts->places[i], &attempts->places[at]))
+				at = i;
+		attempts->places[at] = (struct attempt){ .network = network };
 	}
+	struct attempt *place = &attempts->places[at];
 	place->seen_ms = now_ms;
 	return place;
 }
@@ -63,9 +55,9 @@ static uint64_t wait_ms(const struct attempt *place, uint64_t now_ms)
 
 uint64_t attempts_wait_ms(const struct attempts *attempts, const struct sockaddr *address, uint64_t now_ms)
 {
-	const struct attempt key = key_of(address);
-	const struct attempt *place = find(attempts, &key);
-	return place != NULL ? wait_ms(place, now_ms) : 0;
+	const struct ip_address network = network_of(address);
+	size_t at = find(attempts, &network);
+	return at < ATTEMPTS_MAX ? wait_ms(&attempts->places[at], now_ms) : 0;
 }
 
 void attempts_note_right(struct attempts *attempts, const struct sockaddr *address, uint64_t now_ms)

@@ -13,13 +13,14 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "net/ip_address.h"
+
 #define ATTEMPTS_BURST 10
 #define ATTEMPTS_INTERVAL_MS 2000
 #define ATTEMPTS_MAX 256
 
 struct attempt {
-	sa_family_t family; /* AF_UNSPEC: the place is free */
-	unsigned char prefix[8]; /* of the address: IPv4 4 bytes, IPv6 8 */
+	struct ip_address network; /* AF_UNSPEC: the place is free */
 	bool is_known; /* it has shown the right token */
 	bool is_told; /* that it has to wait */
 	uint64_t seen_ms;

@@ -1,10 +1,8 @@
 /* The checks before a request reaches its handler. Refuses by default: what cannot be read is not ours. */
 #include "api/guard.h"
 
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -16,6 +14,7 @@
 #include "api/server.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "net/ip_address.h"
 
 #define ADDRESSES_FRESH_MS 10000
 #define ADDRESSES_RETRY_MS 1000 /* a name that is not ours may ask again only so often */
@@ -58,54 +57,21 @@ static void refresh_addresses(struct guard *guard, uint64_t older_than_ms)
 	guard->addresses_ms = now;
 }
 
-/* An IPv4 or IPv6 address; IPv4 within IPv6 is IPv4. */
-struct address {
-	int family;
-	unsigned char bytes[16];
-};
-
-static void unwrap_v4(struct address *address)
-{
-	static const unsigned char prefix[12] = { [10] = 0xff, [11] = 0xff };
-	if (address->family == AF_INET6 && memcmp(address->bytes, prefix, sizeof(prefix)) == 0) {
-		memmove(address->bytes, address->bytes + 12, 4);
-		address->family = AF_INET;
-	}
-}
-
-static bool parse_address(const char *text, struct address *ret_address)
-{
-	ret_address->family = inet_pton(AF_INET, text, ret_address->bytes) == 1 ? AF_INET
-		: inet_pton(AF_INET6, text, ret_address->bytes) == 1            ? AF_INET6
-										: AF_UNSPEC;
-	unwrap_v4(ret_address);
-	return ret_address->family != AF_UNSPEC;
-}
-
-static bool is_loopback(const struct address *address)
-{
-	if (address->family == AF_INET)
-		return address->bytes[0] == 127;
-	return memcmp(address->bytes, &in6addr_loopback, 16) == 0;
-}
-
-static bool is_interface(const struct guard *guard, const struct address *address)
+static bool is_interface(const struct guard *guard, const struct ip_address *address)
 {
 	for (const struct ifaddrs *i = guard->addresses; i != NULL; i = i->ifa_next) {
-		if (i->ifa_addr == NULL || i->ifa_addr->sa_family != address->family)
+		if (i->ifa_addr == NULL)
 			continue;
-		const void *bytes = address->family == AF_INET
-			? (const void *)&((struct sockaddr_in *)i->ifa_addr)->sin_addr
-			: (const void *)&((struct sockaddr_in6 *)i->ifa_addr)->sin6_addr;
-		if (memcmp(bytes, address->bytes, address->family == AF_INET ? 4 : 16) == 0)
+		const struct ip_address own = ip_address_of(i->ifa_addr);
+		if (ip_address_is_equal(&own, address))
 			return true;
 	}
 	return false;
 }
 
-static bool is_own_address(struct guard *guard, const struct address *address)
+static bool is_own_address(struct guard *guard, const struct ip_address *address)
 {
-	if (is_loopback(address))
+	if (ip_address_is_loopback(address))
 		return true;
 	refresh_addresses(guard, ADDRESSES_FRESH_MS);
 	if (is_interface(guard, address))
@@ -168,10 +134,10 @@ static bool is_name(const char *name)
 bool guard_host_is_ours(struct guard *guard, const char *host)
 {
 	char name[HOST_NAME_MAX_LENGTH + 1];
-	struct address address;
 	if (!cut_port(host, name, sizeof(name)))
 		return false;
-	if (parse_address(name, &address))
+	const struct ip_address address = ip_address_parse(name);
+	if (address.family != AF_UNSPEC)
 		return is_own_address(guard, &address);
 	return host[0] != '[' && is_name(name) && is_own_name(guard, name);
 }

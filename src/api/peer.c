@@ -16,6 +16,7 @@
 #include "api/server.h"
 #include "api/window.h"
 #include "base/cleanup.h"
+#include "net/ip_address.h"
 
 #define KEEPALIVE_IDLE_S 10
 #define KEEPALIVE_INTERVAL_S 5
@@ -59,15 +60,8 @@ static char *tcp_name(const struct client *client)
 	socklen_t size = sizeof(address);
 	if (getpeername(client->fd, (struct sockaddr *)&address, &size) < 0)
 		return NULL;
-	const void *bytes = &((struct sockaddr_in *)&address)->sin_addr;
-	int family = address.ss_family;
-	if (family == AF_INET6) {
-		const struct in6_addr *v6 = &((struct sockaddr_in6 *)&address)->sin6_addr;
-		bool is_v4 = IN6_IS_ADDR_V4MAPPED(v6);
-		bytes = is_v4 ? (const void *)&v6->s6_addr[12] : v6;
-		family = is_v4 ? AF_INET : AF_INET6;
-	}
-	return inet_ntop(family, bytes, text, sizeof(text)) != NULL ? strdup(text) : NULL;
+	const struct ip_address ip = ip_address_of((struct sockaddr *)&address);
+	return inet_ntop(ip.family, ip.bytes, text, sizeof(text)) != NULL ? strdup(text) : NULL;
 }
 
 const char *peer_name(struct client *client)

@@ -508,6 +508,7 @@ static int shard_open(struct listener *listener, struct shard **ret_shard, struc
 		return r;
 	uv_timer_init(api->loop, &shard->timer);
 	shard->timer.data = shard->poll.data = shard;
+	shard->n_handles = 2;
 	api_handle_opened(api);
 	api_handle_opened(api);
 	uv_poll_start(&shard->poll, UV_READABLE, handle_ready);
@@ -751,7 +752,6 @@ static void handle_shard_closed(uv_handle_t *handle)
 static void shard_close(struct shard *shard)
 {
 	flush(shard);
-	shard->n_handles = 2;
 	uv_close((uv_handle_t *)&shard->timer, handle_shard_closed);
 	uv_close((uv_handle_t *)&shard->poll, handle_shard_closed);
 	MHD_stop_daemon(shard->daemon);

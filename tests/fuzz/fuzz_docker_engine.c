@@ -228,14 +228,15 @@ static void remove_files(void)
 /* What a daemon before us may have left. */
 static void leave_record(uint8_t options)
 {
-	char path[256];
-	snprintf(path, sizeof(path), "%s/box.run", scratch_folder());
+	char *path = record_path(scratch_folder(), "box");
+	FUZZ_CHECK(path != NULL);
 	if (options & OPTION_LIFE)
-		FUZZ_CHECK(record_write_container(path, ENGINE_ID, ENGINE_BORN, options & OPTION_STOPPING) == 0);
+		FUZZ_CHECK(record_write_container(path, ENGINE_ID, ENGINE_BORN, false) == 0);
 	else if (options & OPTION_START)
 		FUZZ_CHECK(record_write_start(path, ENGINE_ID, ENGINE_BORN_BEFORE) == 0);
 	if (options & OPTION_STOPPING)
 		record_note_stop(path);
+	free(path);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
