@@ -62,14 +62,14 @@ def test_a_walk_through_the_phases(containers, launch):
         assert actions(body["steps"])[2:] == [("start", "comfyui")]
         assert daemon.ready() == {"comfyui"} and daemon.sim_total() == 20000
         assert not cosyvoice.is_running()
+        watch.sees(20000)
 
         body = daemon.phase(3).ok()
         assert actions(body["steps"]) == [("stop", "comfyui"), ("start", "cosyvoice")]
         assert daemon.phase(3).ok()["steps"] == []
         assert daemon.phase(5).ok()["steps"] == []
         assert daemon.ready() == {"cosyvoice"}
-    assert watch.samples > 5
-    assert 20000 <= watch.most <= CARD_MIB - RESERVE_MIB
+    assert watch.most <= CARD_MIB - RESERVE_MIB
     assert cosyvoice.starts() == 2 and ollama.starts() == 1
     daemon.post("/gpu/release-all").ok()
     assert daemon.sim_total() == 0 and not cosyvoice.is_running()

@@ -82,6 +82,7 @@ def test_the_phases(machine, library):
         steps = actions(daemon.phase(4).ok()["steps"])
         assert sorted(steps[:2]) == [("stop", "cosyvoice"), ("stop", "vidi")] and steps[2:] == [("start", "comfyui")]
         assert daemon.sim_total() == 20000
+        watch.sees(20000)
         assert actions(daemon.phase(3).ok()["steps"]) == [("stop", "comfyui"), ("start", "cosyvoice")]
         assert daemon.phase(5).ok()["steps"] == []
     assert watch.most <= CARD_MIB - RESERVE_MIB

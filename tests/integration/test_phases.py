@@ -44,6 +44,7 @@ def test_a_walk_through_the_phases(pipeline):
         assert not answers(pipeline.services["cosyvoice"])
         assert not answers(pipeline.services["vidi"])
         assert pipeline.sim_total() == 20000
+        watch.sees(20000)
 
         # prepare_for_phase(3) stops ComfyUI and starts CosyVoice.
         body = pipeline.phase(3).ok()
@@ -56,8 +57,7 @@ def test_a_walk_through_the_phases(pipeline):
         body = pipeline.phase(5).ok()
         assert body["steps"] == [] and body["phase"] == 5
         assert pipeline.ready() == {"cosyvoice"}
-    assert watch.samples > 5
-    assert 20000 <= watch.most <= CARD_MIB - RESERVE_MIB
+    assert watch.most <= CARD_MIB - RESERVE_MIB
 
 
 def test_status_has_its_fields(pipeline):
@@ -247,13 +247,13 @@ def test_many_workers_never_overfill_the_card(make_daemon, seed_number):
         workers = [Background(work, script) for script in scripts]
         for worker in workers:
             worker.result(60)
-    assert watch.samples > 10
+        for name in daemon.services:
+            assert "out of memory" not in daemon.service_log(name).lower()
+            assert daemon.state(name) in ("ready", "stopped"), daemon.service(name)
+        daemon.phase(4).ok()
+        assert daemon.ready() == {"comfyui"}
+        watch.sees(20000)
     assert watch.most <= CARD_MIB - RESERVE_MIB
-    for name in daemon.services:
-        assert "out of memory" not in daemon.service_log(name).lower()
-        assert daemon.state(name) in ("ready", "stopped"), daemon.service(name)
-    daemon.phase(4).ok()
-    assert daemon.ready() == {"comfyui"}
 
 
 def test_async_answers_at_once(make_daemon):

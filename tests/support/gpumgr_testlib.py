@@ -684,14 +684,16 @@ class CardWatch(threading.Thread):
         self.watched = daemon
         self.gpu = gpu
         self.most = 0
-        self.samples = 0
         self.done = threading.Event()
 
     def run(self):
         while not self.done.is_set():
             self.most = max(self.most, self.watched.sim_total(self.gpu))
-            self.samples += 1
             time.sleep(0.002)
+
+    def sees(self, mib):
+        """Waits until the watch itself saw `mib` MiB taken: a quick switch may fall between two looks."""
+        eventually(lambda: self.most >= mib, f"the watch sees {mib} MiB taken")
 
     def __enter__(self):
         self.start()
