@@ -67,6 +67,7 @@ def disturb(daemon, storm, seconds):
         time.sleep(max(0, begin + seconds * (number + 0.5) / 6 - time.monotonic()))
         if number == 3:
             eventually(lambda: has_attached(daemon, 4), "some who are attached hold room, which nobody may take")
+            daemon.process.kill()  # before any of them has left: kill() looks around first
             daemon.kill()
             time.sleep(0.2)
             daemon.start(wait=False)
@@ -215,6 +216,16 @@ def test_the_witness_takes_a_good_excuse():
     assert overtaken(stop_by_force("a", is_over=False), lambda w: w.lost(1, "forced")) == []
     assert overtaken(stop_by_force("a"), lambda w: w.gone(1, ["a"]), expires=later) == []
     assert overtaken(nothing, lambda w: w.lost(1, "broken"), service="soft") == []
+
+
+def test_the_witness_knows_who_hears_of_it_too_late():
+    """Its time was over, somebody else came in, and only then it was on a CPU again."""
+    now = time.monotonic()
+    for expires, is_late in ((now - 1, True), (now + 100, False), (None, False)):
+        witness = Witness()
+        witness.enter("two", 2, ["a"], "exclusive", 0, now)
+        witness.enter("one", 1, ["a"], "exclusive", 0, now, expires)
+        assert bool(witness.complaints) != is_late
 
 
 def test_the_witness_knows_when_force_was_used():

@@ -655,7 +655,7 @@ class Daemon:
 
     def run_extra(self, command, **more):
         """A process that the test starts by itself, beside the daemon; ends with the test."""
-        environment = self.env(GPUMGR_SIM_DIR=str(self.sim_dir))
+        environment = self.env(GPUMGR_SIM_DIR=str(self.sim_dir), GPUMGR_TEST_SLOWNESS=f"{SLOWNESS:g}")
         process = subprocess.Popen(list(map(str, command)), env=environment, **more)
         self.extra_processes.append(process)
         return process

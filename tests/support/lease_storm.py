@@ -25,7 +25,9 @@ import lease_client as client
 from lease_witness import Witness
 
 TTL = 1
-GRACE = 9  # how long a holder tries to come back
+SLOWNESS = client.SLOWNESS
+GRACE = 9 * SLOWNESS  # how long a holder tries to come back; whether that was too late, gpumgrd says
+PATIENCE = 15 * SLOWNESS  # with a request that has an end of its own long before
 REPORT_FD = 3
 REFUSALS = ("lease_timeout", "would_deadlock", "stopped")
 
@@ -47,6 +49,7 @@ class Client:
         self.report = socket.socket(fileno=REPORT_FD)
         self.replies = b""
         self.requests = 0
+        self.asked = 0  # when once() asked for the last time
 
     def tell(self, *words):
         """Tells the witness, and waits until it has taken note."""
@@ -78,6 +81,7 @@ class Client:
         """Asks until there is an answer; whether it had to ask more than once, and the answer."""
         repeated = False
         while True:
+            self.asked = time.monotonic()
             try:
                 with self.connect() as connection:
                     return repeated, self.exchange(connection, method, target, body)
@@ -144,7 +148,7 @@ class Client:
         if status == 200 and not repeated:
             self.tell("complain", f"{self.name}: 200 for a new request: {grant}")
         # What was granted before a restart has less time left; it says how much.
-        expires = begin + TTL if not repeated else time.monotonic() + grant["expires_in_s"] - 0.5
+        expires = begin + TTL if not repeated else self.asked + grant["expires_in_s"]
         self.enter(grant, above, begin, expires)
         self.count("plain")
         self.hold(grant)
@@ -218,13 +222,13 @@ class Client:
     def await_grant(self, stream, leaves_after, terms):
         begin = time.monotonic()
         while True:
-            left = 15 if leaves_after is None else begin + leaves_after - time.monotonic()
+            left = PATIENCE if leaves_after is None else begin + leaves_after - time.monotonic()
             try:
                 name, data = stream.next(max(0, left))
             except AssertionError:
                 self.count("left the queue")
                 if leaves_after is None:
-                    self.tell("complain", f"{self.name}: neither a grant nor a refusal within 15 s")
+                    self.tell("complain", f"{self.name}: neither a grant nor a refusal within {PATIENCE:g} s")
                 return None
             except (client.Ended, OSError) as error:
                 if stream.status not in (None, 200):
@@ -262,13 +266,13 @@ class Client:
                         return True
             except Cut:
                 time.sleep(0.02)
-        self.tell("complain", f"{self.name}: could not come back to {grant['id']} within {GRACE} s")
+        self.tell("complain", f"{self.name}: could not come back to {grant['id']} within {GRACE:g} s")
         self.tell("leave", grant["fence"])
         return True
 
     def is_back(self, stream, grant):
         try:
-            name, data = stream.next(5)
+            name, data = stream.next(5 * SLOWNESS)
         except client.Ended as error:
             if stream.status != 404:
                 raise Cut from error
@@ -417,8 +421,8 @@ class Storm:
         self.kills -= 1
 
     def kill_some(self, begin):
-        """Evenly over the time."""
-        share = (time.monotonic() - begin) / self.settings["seconds"]
+        """Evenly over most of the time: none may still be due when it is over."""
+        share = (time.monotonic() - begin) / (0.8 * self.settings["seconds"])
         due = self.settings["kills"] * (1 - share)
         while self.kills > 0 and self.kills > due and self.clients:
             self.kill_one()
@@ -448,7 +452,7 @@ class Storm:
         while self.clients:
             if time.monotonic() < self.until:
                 self.kill_some(begin)
-            if time.monotonic() > self.until + 30:
+            if time.monotonic() > self.until + 2 * PATIENCE:
                 break
             sources = list(self.clients) + ([0] if listens else [])
             for fd in select.select(sources, [], [], 0.02)[0]:

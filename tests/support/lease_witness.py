@@ -17,6 +17,7 @@ class Inside:
         self.mode = mode
         self.asked = asked  # when it asked for the lease
         self.expires = expires  # when its time is over; None: it is attached
+        self.entered = time.monotonic()
 
     def __str__(self):
         return f"{self.who} with fence {self.fence} ({self.mode} on {', '.join(self.services) or 'room'})"
@@ -31,8 +32,7 @@ class Witness:
         self.ended = {}  # by fence: others came in by right; it must turn out that its holder lost the lease
         self.seen = {}  # all fences, and when their holders asked
         self.highest = 0
-        self.sole = {}  # by service: the highest fence that excluded others
-        self.any = {}  # by service: the highest fence
+        self.given = {}  # by service: all who said that they hold it
         self.forced = {}  # by service: when the last stop by force was over; None: it is not over
         self.complaints = []
 
@@ -120,14 +120,20 @@ class Witness:
         sole = "exclusive" in (one.mode, two.mode)
         return sole and bool(set(one.services) & set(two.services))
 
+    @staticmethod
+    def is_late(new, other):
+        """Its time was over when the other, who got it after that, came in: so late was it on a CPU again."""
+        return other.fence > new.fence and new.expires is not None and new.expires <= other.entered
+
     def check_fences(self, new):
         for service in new.services:
-            below = self.sole if new.mode == "shared" else self.any
-            if new.fence <= below.get(service, 0):
-                self.complain(f"{new}: {below[service]} was given for {service} before")
-            self.any[service] = max(new.fence, self.any.get(service, 0))
-            if new.mode != "shared":
-                self.sole[service] = max(new.fence, self.sole.get(service, 0))
+            given = self.given.setdefault(service, [])
+            for other in given:
+                is_shared = new.mode == other.mode == "shared"
+                if new.fence <= other.fence and not is_shared and not self.is_late(new, other):
+                    self.complain(f"{new}: {other.fence} was given for {service} before")
+                    break
+            given.append(new)
 
     def was_forced(self, fence, services):
         """Between the request and now: when exactly it was granted only gpumgrd knows."""
@@ -136,7 +142,7 @@ class Witness:
 
     def check_right(self, other, new):
         """Both say that they are inside. The older lease must have ended, for a reason that is known."""
-        if other.expires is not None and time.monotonic() >= other.expires:
+        if other.expires is not None and time.monotonic() >= other.expires or self.is_late(new, other):
             return
         if other.fence < new.fence and self.was_forced(other.fence, other.services):
             self.ended[other.fence] = self.inside.pop(other.fence)
