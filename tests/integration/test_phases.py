@@ -346,7 +346,7 @@ def test_a_client_that_goes_away_while_queued_is_forgotten(make_daemon):
     client.sendall(b"POST /gpu/service/next/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     queued = eventually(lambda: daemon.status()["queue"], "the request waits")
     client.close()
-    eventually(lambda: not daemon.status()["queue"], "the request is withdrawn", 0.6)
+    eventually(lambda: not daemon.status()["queue"], "the request is withdrawn")
     assert daemon.transition(queued[0]["id"])["outcome"] == "withdrawn"
     lib.let_it_boot(services["slow"])
     assert daemon.wait_for_transition(first)["state"] == "done"
