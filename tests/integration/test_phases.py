@@ -305,16 +305,18 @@ def test_the_queue_is_shown_and_ordered_by_priority(make_daemon):
 
 
 def test_a_turn_is_handed_over_at_once(make_daemon):
-    services = {"slow": lib.held_back_service(4000, 50), "next": lib.sim_service(4000, 50)}
+    services = {"slow": lib.held_back_service(1000, 50)} | {f"next{i}": lib.sim_service(1000, 50) for i in range(5)}
     daemon = make_daemon(services)
-    first = daemon.start_service("slow", **{"async": 1}).ok(202)["id"]
-    second = daemon.start_service("next", **{"async": 1}).ok(202)["id"]
+    numbers = [daemon.start_service(name, **{"async": 1}).ok(202)["id"] for name in services]
     lib.let_it_boot(services["slow"])
-    ended = daemon.wait_for_transition(first)["ended_at"]
-    started = daemon.wait_for_transition(second)["started_at"]
-    assert {daemon.transition(first)["ended_at"] for _ in range(50)} == {ended}
-    wait = datetime.fromisoformat(started.replace("Z", "+00:00")) - datetime.fromisoformat(ended.replace("Z", "+00:00"))
-    assert 0 <= wait.total_seconds() < 0.05 * SLOWNESS
+    records = [daemon.wait_for_transition(number) for number in numbers]
+    assert {daemon.transition(numbers[0])["ended_at"] for _ in range(50)} == {records[0]["ended_at"]}
+    waits = [moment(after["started_at"]) - moment(before["ended_at"]) for before, after in zip(records, records[1:])]
+    assert min(waits) >= 0 and statistics.median(waits) < 0.05 * SLOWNESS, waits  # the machine may stop in one of them
+
+
+def moment(text):
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def test_a_wait_has_an_end(make_daemon):
