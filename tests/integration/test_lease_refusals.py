@@ -119,7 +119,8 @@ def test_what_is_refused(workshop, bystander, body, status, code, words):
         assert word in problem["detail"], problem["detail"]
     if isinstance(body, dict) and "attach" not in body and "ttl_s" not in body:
         with client.attach(workshop, **body) as stream:  # asked for as a stream, the answer is as clear
-            stream.receive(5)
+            while stream.status is None and not stream.ended:
+                assert stream.receive(5 * SLOWNESS), "no answer"
             if stream.status == 200:
                 refusal = stream.until("error") if not stream.ready else stream.ready[-1][1]
                 assert refusal["status"] == status and refusal["body"]["code"] == code

@@ -277,12 +277,12 @@ def test_a_call_that_hangs(machine):
     eventually(lambda: "has not answered" in daemon.log(), "it is noticed", 10)
     begin = time.monotonic()
     assert daemon.get("/gpu/status").status == 200
-    assert time.monotonic() - begin < 0.5 * lib.SLOWNESS
+    assert time.monotonic() - begin < 2 * lib.SLOWNESS
     assert "has not answered" in daemon.status()["gpu_problem"]
     machine.control()
     eventually(lambda: daemon.status()["gpu_problem"] is None, "another one reads", 30)
     eventually(lambda: not lib.is_alive(stuck), "the one that hung is gone")
-    assert machine.sampler() not in (None, stuck)
+    eventually(lambda: machine.sampler() not in (None, stuck), "there is just one, and another")
     daemon.start_service("a").ok()
     eventually(lambda: daemon.service("a")["measured_mb"] == 4000, "readings are fresh")
 

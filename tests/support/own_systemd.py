@@ -29,6 +29,7 @@ from pathlib import Path
 SYSTEMD = "/lib/systemd/systemd"
 CGROUPS = Path("/sys/fs/cgroup")
 NAME = "gpumgr-test-systemd"
+SLOWNESS = float(os.environ.get("GPUMGR_TEST_SLOWNESS", "1"))
 REFUSED = 97  # the exit status of a confinement that is none
 STEPS = ("cgroup", "cgroup-namespace", "umount", "mount", "run", "alone")  # what a test may leave out
 
@@ -265,7 +266,7 @@ def cgroup_processes(folder):
     return found
 
 
-def remove_cgroup(folder, timeout=10):
+def remove_cgroup(folder, timeout=10 * SLOWNESS):
     """Removes a folder whose processes have ended or are ending. True: it is gone."""
     deadline = time.monotonic() + timeout
     while folder.exists() and time.monotonic() < deadline:
@@ -358,12 +359,12 @@ class OwnSystemd:
         self.wait_until(lambda: self.systemctl("is-active", "multi-user.target").returncode == 0, "it has booted")
         return self
 
-    def wait_until(self, condition, what, timeout=20):
+    def wait_until(self, condition, what, timeout=20 * SLOWNESS):
         deadline = time.monotonic() + timeout
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 output = (self.workplace / "output").read_text(errors="replace")
-                raise RuntimeError(f"not within {timeout} s: {what}; exit status {self.process.returncode}\n{output}")
+                raise RuntimeError(f"not within {timeout:g} s: {what}; exit status {self.process.returncode}\n{output}")
             time.sleep(0.02)
 
     def find_pid(self):
