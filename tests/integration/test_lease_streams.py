@@ -248,11 +248,11 @@ def test_a_stream_over_tcp_ends_with_its_process(make_daemon):
 def test_many_attached_leases_of_one_process(saw):
     """Connections are what counts, not processes."""
     streams = [client.attach(saw, vram=64, mode="exclusive") for _ in range(100)]
-    ids = [stream.granted()["id"] for stream in streams]
+    ids = [stream.granted()["id"] for stream in streams]  # who comes in at the same time is served in any order
     assert len(set(ids)) == 100 and len(client.held(saw)) == 100
     for stream in streams[::2]:
         stream.close()
-    eventually(lambda: client.held_ids(saw) == ids[1::2], "every other one is gone")
+    eventually(lambda: set(client.held_ids(saw)) == set(ids[1::2]), "every other one is gone")
     for stream in streams[1::2]:
         assert client.release(saw, stream.grant).ok()["released"]
         assert stream.lost()["reason"] == "released"
