@@ -87,10 +87,11 @@ def eventually(condition, what, timeout=5.0, interval=0.01):
     """Waits until condition() is true and returns its value; fails with `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout * SLOWNESS
     while True:
+        is_last = time.monotonic() > deadline  # asked before the look: a pause ends no wait without one after it
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if is_last:
             raise AssertionError(f"not within {timeout * SLOWNESS:g} s: {what}")
         time.sleep(interval)
 
