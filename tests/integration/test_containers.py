@@ -335,14 +335,18 @@ def test_removed_while_it_runs(containers, launch):
 
 
 def test_one_that_runs_and_is_not_healthy_yet_is_waited_for(containers, launch):
-    service = containers.service("slow", 4000, 50, f"--boot={0.8 * SLOWNESS}")
+    service = containers.service("slow", 4000, 50, "--never-healthy", "--lazy", timeout="600s")
     daemon = launch({"slow": service})
     start = Background(daemon.start_service, "slow")
     eventually(lambda: containers.of(service).is_running(), "it runs")
+    began = time.monotonic()
+    time.sleep(0.8)
     assert daemon.state("slow") == "starting"
     # Its room is taken though it has taken nothing yet.
     assert daemon.gpu()["committed_mb"] == 4000 and daemon.sim_total() == 0
-    assert start.result().ok()["duration_ms"] >= 800 * SLOWNESS
+    waited = time.monotonic() - began
+    lib.let_it_boot(service)
+    assert start.result().ok()["duration_ms"] >= 1000 * waited
     assert daemon.state("slow") == "ready" and containers.of(service).starts() == 1
 
 
@@ -374,12 +378,13 @@ def service_with_docker_health(containers, name, *options, interval_ms=150, **ke
 
 
 def test_dockers_own_health_is_a_probe(containers, launch):
-    port, service = service_with_docker_health(containers, "a", f"--boot={0.7 * SLOWNESS}")
+    port, service = service_with_docker_health(containers, "a", "--never-healthy", timeout="600s")
     daemon = launch({"a": service})
     container = containers.of(service)
     start = Background(daemon.start_service, "a")
     eventually(lambda: container.state().get("Health", {}).get("Status") in ("starting", "unhealthy"), "it is checked")
     assert daemon.state("a") == "starting"
+    lib.let_it_boot(service, port)
     start.result().ok()
     assert container.state()["Health"]["Status"] == "healthy"
     assert daemon.state("a") == "ready"

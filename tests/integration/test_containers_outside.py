@@ -313,7 +313,7 @@ def test_a_start_from_outside_in_the_middle_of_ours(containers, launch):
 
 
 def test_stopped_from_outside_in_the_middle_of_our_start(containers, launch):
-    service = containers.service("a", 4000, 50, "--boot=5", timeout="20s")
+    service = containers.service("a", 4000, 50, "--boot=500", timeout="600s")
     container = containers.of(service)
     daemon = launch({"a": service})
     start = Background(daemon.start_service, "a")

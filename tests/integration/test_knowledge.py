@@ -58,10 +58,13 @@ def test_what_was_learned_is_known_after_a_restart(make_daemon, kill):
 
 
 def test_what_is_adopted_while_it_boots_teaches_no_boot_time(make_daemon):
-    daemon = make_daemon({"slow": lib.sim_service(1000, 50, "--boot=1.5")})
+    services = {"slow": lib.held_back_service(1000, 50)}
+    daemon = make_daemon(services)
     daemon.start_service("slow", **{"async": 1}).ok(202)
     eventually(lambda: daemon.service("slow")["pid"], "it starts")
     daemon.restart(kill=True)
+    assert daemon.state("slow") == "starting"
+    lib.let_it_boot(services["slow"])
     eventually(lambda: daemon.state("slow") == "ready", "it is ready", 6)
     assert daemon.service("slow")["boot_ms"] is None
 

@@ -174,12 +174,13 @@ def held_back_service(vram=4000, priority=50, *options, timeout="600s", **keys):
     return sim_service(vram, priority, "--never-healthy", *options, timeout=timeout, **keys)
 
 
-def let_it_boot(service):
-    """Lets the boot of a held_back_service() come to its end."""
+def let_it_boot(service, port=None):
+    """Lets the boot of a held_back_service() come to its end; `port` for one whose health check names none."""
+    port = port or service_port(service)
 
     def is_told():
         try:
-            with urlopen(f"http://127.0.0.1:{service_port(service)}/healthy", timeout=5 * SLOWNESS) as response:
+            with urlopen(f"http://127.0.0.1:{port}/healthy", timeout=5 * SLOWNESS) as response:
                 return response.status == 200
         except OSError:
             return False  # it does not listen yet
