@@ -351,7 +351,7 @@ def test_one_that_runs_and_is_not_healthy_yet_is_waited_for(containers, launch):
 
 
 def test_one_that_never_gets_healthy_is_ended(containers, launch):
-    service = containers.service("sick", 4000, 50, "--never-healthy", timeout=f"{0.8 * SLOWNESS}s")
+    service = containers.service("sick", 4000, 50, "--never-healthy", timeout=f"{2 * SLOWNESS}s")
     daemon = launch({"sick": service})
     problem = daemon.start_service("sick").problem(504, "start_timeout")
     assert "status 503" in problem["detail"]
@@ -364,7 +364,7 @@ def docker_health(port, interval_ms=150):
     return {
         "Test": ["CMD-SHELL", f"wget -q -O /dev/null http://127.0.0.1:{port}/health"],
         "Interval": interval_ms * 1000000,
-        "Timeout": 2000000000,
+        "Timeout": 60000000000,  # one that is late is no failure
         "Retries": 1,
     }
 
@@ -399,10 +399,11 @@ def test_dockers_own_health_is_a_probe(containers, launch):
 
 
 def test_dockers_own_health_that_never_comes(containers, launch):
-    _, sick = service_with_docker_health(containers, "sick", "--never-healthy", timeout=f"{1.2 * SLOWNESS}s")
-    plain = containers.service("plain", keys={"health": {"container": True, "timeout": f"{SLOWNESS}s"}})
+    timeout = f"{1.5 * SLOWNESS}s"  # in it the engine must have started it
+    _, sick = service_with_docker_health(containers, "sick", "--never-healthy", timeout=timeout)
+    plain = containers.service("plain", keys={"health": {"container": True, "timeout": timeout}})
     disabled = containers.service(
-        "off", healthcheck={"Test": ["NONE"]}, keys={"health": {"container": True, "timeout": f"{SLOWNESS}s"}}
+        "off", healthcheck={"Test": ["NONE"]}, keys={"health": {"container": True, "timeout": timeout}}
     )
     daemon = launch({"sick": sick, "plain": plain, "disabled": disabled})
     problem = daemon.start_service("sick").problem(504, "start_timeout")
@@ -513,7 +514,7 @@ def test_out_of_memory_is_told(containers, launch):
 
 
 def test_paused(containers, launch):
-    service = containers.service("a", timeout="1.5s")
+    service = containers.service("a", timeout=f"{1.5 * SLOWNESS}s")
     container = containers.of(service)
     daemon = launch({"a": service})
     daemon.start_service("a").ok()
@@ -531,7 +532,7 @@ def test_paused(containers, launch):
 @pytest.mark.parametrize("kind", ["http", "tcp", "container"])
 def test_paused_and_unpaused(containers, launch, kind):
     """It is not ready as long as it is paused, says what helps, and is left alone; it is ready again at once after."""
-    healthcheck = {"Test": ["CMD", "true"], "Interval": 100000000, "Timeout": 1000000000, "Retries": 1}
+    healthcheck = {"Test": ["CMD", "true"], "Interval": 100000000, "Timeout": 60000000000, "Retries": 1}
     service = containers.service("a", healthcheck=healthcheck, priority=50)
     url = service["health"].pop("http")
     service["health"] |= {

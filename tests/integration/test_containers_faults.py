@@ -229,7 +229,7 @@ def test_a_gentle_stop_at_an_engine_that_hangs(rig):
 
 def test_dockers_own_health_while_the_engine_is_away(rig):
     engine, containers, launch = rig()
-    healthcheck = {"Test": ["CMD", "true"], "Interval": 100000000, "Timeout": 1000000000, "Retries": 1}
+    healthcheck = {"Test": ["CMD", "true"], "Interval": 100000000, "Timeout": 60000000000, "Retries": 1}
     health = {"container": True, "timeout": "10s", "interval": "0.1s", "retries": 2}
     service = containers.service("a", healthcheck=healthcheck, keys={"health": health})
     daemon = launch({"a": service})
@@ -386,7 +386,7 @@ def test_inspections_that_answer_rubbish(containers, launch, make_proxy):
         return proxies.answer_with(RUBBISH[kind]) if spoilt and kind else None
 
     proxy = make_proxy(rule)
-    services, gpu = side_by_side(containers, RUBBISH, lambda kind: proxy.url, timeout=f"{3 * SLOWNESS}s")
+    services, gpu = side_by_side(containers, RUBBISH, lambda kind: proxy.url, timeout=f"{5 * SLOWNESS}s")
     daemon = launch(services, gpu=gpu, start=False)
     daemon.start(wait=False)
     eventually(lambda: answers(daemon), "it answers")
@@ -453,7 +453,7 @@ def test_a_start_that_is_never_answered_nor_done(containers, launch, make_proxy)
         return proxies.stay_silent if path.endswith("/start") else None
 
     proxy = make_proxy(rule)
-    service = containers.service("a", engine=proxy.url, timeout="1.5s")
+    service = containers.service("a", engine=proxy.url, timeout=f"{2 * SLOWNESS}s")
     daemon = launch({"a": service})
     answer, seconds = timed(daemon.start_service, "a", timeout=90)
     assert answer.status in (500, 503, 504) and seconds < 35 * SLOWNESS, (answer, seconds)
@@ -498,7 +498,7 @@ def test_event_streams_that_are_none(containers, launch, make_proxy):
         return lambda method, path: action if "/events" in path else None
 
     engines = {kind: make_proxy(rule_of(action)) for kind, action in EVENTS.items()}
-    services, gpu = side_by_side(containers, EVENTS, lambda kind: engines[kind].url)
+    services, gpu = side_by_side(containers, EVENTS, lambda kind: engines[kind].url, timeout=f"{10 * SLOWNESS}s")
     daemon = launch(services, gpu=gpu)
 
     def of_all(function):
