@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import io
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ API = "/v1.41"
 IMAGE = "gpumgr-simsvc:test"
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 TOOL_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+SUBNETS = itertools.count()
 
 
 def find_tool(name):
@@ -405,6 +407,8 @@ class DockerEngine:
         """A bridge network, so that containers have addresses of their own; its name."""
         name = bridge_name(self.root)
         body = {"Name": name, "Driver": "bridge", "Options": {"com.docker.network.bridge.name": name}}
+        # Of two engines that look for a free subnet at the same time, both would take the same one.
+        body["IPAM"] = {"Config": [{"Subnet": f"10.214.{lib.own_number()}.{next(SUBNETS) % 16 * 16}/28"}]}
         answer = self.request("POST", "/networks/create", body)
         assert answer.status in (201, 409), answer
         return name
