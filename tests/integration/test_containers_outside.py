@@ -2,6 +2,7 @@
 
 import os
 import time
+from urllib.request import urlopen
 
 import gpumgr_testlib as lib
 import lease_client as client
@@ -14,6 +15,15 @@ AT_ONCE = 1.0
 
 def at_once(condition, what):
     return eventually(condition, f"at once: {what}", AT_ONCE)
+
+
+def is_up(service, path="/health"):
+    """Whether the service itself answers that all is well."""
+    try:
+        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
+            return response.status == 200
+    except OSError:
+        return False
 
 
 # --- found after a restart of gpumgrd --------------------------------------------------------------------------------
@@ -125,16 +135,18 @@ def test_lower_priorities_make_room_for_a_start_from_outside(containers, launch)
     services = {
         "low": containers.service("low", 9000, 10),
         "middle": lib.sim_service(8000, 40),
-        "big": containers.service("big", 13000, 50),
+        # It takes its memory as soon as there is enough.
+        "big": containers.service("big", 13000, 50, "--never-healthy", "--lazy", timeout="600s"),
     }
     daemon = launch(services)
     daemon.start_service("low").ok()
     daemon.start_service("middle").ok()
-    # It has the memory that is left, and takes the rest as soon as it is there.
-    containers.of(services["big"]).remove()
-    containers.of(services["big"]).definition["Cmd"] += ["--boot=1"]
-    containers.of(services["big"]).make().start()
-    eventually(lambda: daemon.states() == {"low": "stopped", "middle": "ready", "big": "ready"}, "room is made")
+    containers.of(services["big"]).start()
+    eventually(lambda: daemon.states() == {"low": "stopped", "middle": "ready", "big": "starting"}, "room is made")
+    assert is_up(services["big"], "/load")
+    lib.let_it_boot(services["big"])
+    eventually(lambda: daemon.state("big") == "ready", "it is up")
+    assert daemon.states() == {"low": "stopped", "middle": "ready", "big": "ready"}
     assert not containers.of(services["low"]).is_running()
     assert daemon.service("big")["external_starts"] == 1 and daemon.sim_total() == 21000
 
