@@ -82,6 +82,7 @@ def test_one_that_ran_before_is_adopted_whatever_the_key_says(containers, launch
     }
     for service in services.values():
         containers.of(service).start()
+        eventually(lambda: is_up(service), "it has booted")
     daemon = launch(services)
     assert daemon.states() == {"adopt": "ready", "stop": "ready"}
     assert all(daemon.service(name)["external_starts"] == 0 for name in services)
