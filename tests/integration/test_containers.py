@@ -545,7 +545,8 @@ def test_paused_and_unpaused(containers, launch, kind):
     pid = daemon.service("a")["pid"]
 
     def is_paused():
-        return daemon.state("a") == "error" and "paused" in daemon.service("a")["error"]
+        service = daemon.service("a")
+        return service["state"] == "error" and "paused" in service["error"]
 
     with daemon.events() as events:
         container.pause()

@@ -241,7 +241,7 @@ def test_a_restart_from_outside(containers, launch):
     at_once(lambda: daemon.service("a")["pid"] == container.pid() not in (0, before), "the new process is known")
     eventually(lambda: daemon.state("a") == "ready", "and ready")
     assert daemon.service("a")["external_starts"] == 1
-    daemon.wait_for_reading()
+    eventually(lambda: daemon.service("a")["measured_mb"] == 4000, "its memory is its own")
     assert daemon.gpu()["committed_mb"] == 4000 and daemon.gpu()["foreign_mb"] == 0
 
 
