@@ -42,9 +42,13 @@ def test_killed_at_any_moment_of_a_start(make_daemon):
             time.sleep(moments.random() * reach)
             daemon.kill()
         daemon.start()
+        state = daemon.state("slow")
+        if state != "stopped":  # what was noted becomes the program yet, or ends if nobody has let it
+            eventually(lambda: (daemon.state("slow") == "starting") == bool(daemon.service_processes()), "it is known")
+            state = daemon.state("slow")
         left = daemon.service_processes()
         assert len(left) <= 1
-        assert daemon.state("slow") == ("starting" if left else "stopped")
+        assert state == "starting" if left else state in ("stopped", "error")
         begun += len(left)
         reach *= 1 if begun else 1.3  # a machine on which nothing has begun so soon is given more time
         daemon.stop_service("slow", force=1).ok()

@@ -99,7 +99,7 @@ def test_what_was_interrupted_is_said(make_daemon, kill):
     daemon = make_daemon(services, PHASES | {3: {"name": "heavy", "services": ["slow"]}})
     daemon.phase(2).ok()
     daemon.phase(3, **{"async": 1}).ok(202)
-    eventually(lambda: daemon.state("slow") == "starting", "it is in the middle")
+    eventually(lambda: daemon.service("slow")["pid"], "it is in the middle")
     daemon.restart(kill)
     text = "phase 3 (heavy) was interrupted when gpumgrd ended; found: "
     eventually(lambda: text in daemon.log(), "it says what was interrupted")
@@ -117,6 +117,7 @@ def test_what_was_interrupted_is_an_event(make_daemon):
     with daemon.events() as events:
         daemon.start_service("slow", **{"async": 1}).ok(202)
         last = events.until(lambda e: e["event"] == "step")[-1]["id"]
+    eventually(lambda: daemon.service("slow")["pid"], "its process is there")
     daemon.restart(kill=True)
     with daemon.events(headers={"Last-Event-ID": last}) as events:
         seen = events.until(lambda e: e["event"] == "transition.interrupted")[-1]["data"]
