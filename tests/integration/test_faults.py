@@ -103,10 +103,12 @@ def test_connections_wait_for_descriptors(make_daemon, free):
                 waiting.remove(one)
             return served
 
-        first = take_served(1)
-        assert free <= len(first) <= free + 3, "it may have had a file open for a moment"
-        used = cpu_seconds(daemon)
-        assert take_served(1) == []
+        first, late = [], True
+        while late or len(first) < free:  # until nobody is served for a second
+            used = cpu_seconds(daemon)
+            late = take_served(1)
+            first += late
+        assert len(first) <= free + 3, "it may have had a file open for a moment"
         assert cpu_seconds(daemon) - used < 0.5
         for one in first:
             one.close()
