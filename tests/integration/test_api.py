@@ -30,7 +30,7 @@ def raw(daemon, data, timeout=10):
         try:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
-        except BrokenPipeError:
+        except ConnectionError:  # cut off while it was still sending
             pass
         while True:
             try:
