@@ -463,9 +463,9 @@ def test_hundreds_of_clients_wait_at_once(make_daemon):
 def test_status_while_everything_moves(daemon):
     """Every status is whole: committed, states and GPUs agree in each single answer."""
     stop = threading.Event()
+    seen = []
 
     def look():
-        count = 0
         while not stop.is_set():
             status = daemon.status()
             committed = sum(s["committed_mb"] for s in status["services"].values())
@@ -474,15 +474,17 @@ def test_status_while_everything_moves(daemon):
                 assert service["live"] or service["committed_mb"] == 0
                 if service["state"] == "ready":
                     assert service["live"] and service["committed_mb"] > 0
-            count += 1
-        return count
+            seen.append(status)
 
     watcher = Background(look)
-    for number in (1, 2, 1, 2):
-        daemon.phase(number).ok()
+    moves = 0
+    while moves < 4 or (len(seen) <= 10 and watcher.is_alive()):  # as long as a slow watcher takes
+        daemon.phase(1 + moves % 2).ok()
         daemon.post("/gpu/release-all").ok()
+        moves += 1
     stop.set()
-    assert watcher.result() > 10
+    watcher.result()
+    assert len(seen) > 10
 
 
 def test_times_are_rfc3339(daemon):
