@@ -23,7 +23,7 @@ def compiler(*names):
 
 
 def call(*command, **keys):
-    result = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False, **keys)
+    result = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120 * lib.SLOWNESS, check=False, **keys)
     assert result.returncode == 0, text_of(result)
     return result.stdout
 
@@ -97,11 +97,11 @@ def test_a_program(tmp_path, pipeline, pkg_config, libraries, language, link):
         del env["LD_LIBRARY_PATH"]
     call(*command, *pkg_config("--cflags"), "-o", program, EXAMPLES / "lease.c", "-x", "none", *flags)
     assert ("libgpumgr.so.0" in call("ldd", program, env=env)) == (link == "shared")
-    result = subprocess.run([program, "vidi", "2"], env=env, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run([program, "vidi", "2"], env=env, capture_output=True, text=True, timeout=30 * lib.SLOWNESS, check=False)
     assert result.returncode == 0, text_of(result)
     assert "step 2, fence" in result.stdout and "vidi is stopped" in result.stdout
     assert pipeline.get("/gpu/leases").ok()["leases"] == []
-    result = subprocess.run([program, "nope"], env=env, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run([program, "nope"], env=env, capture_output=True, text=True, timeout=30 * lib.SLOWNESS, check=False)
     assert result.returncode == 1 and "nope" in result.stderr
 
 
@@ -110,7 +110,7 @@ def test_a_program_with_a_loop_of_its_own(tmp_path, pipeline, pkg_config, librar
     program = tmp_path / "loop"
     call(compiler("cc", "gcc"), "-std=gnu99", *STRICT, *pkg_config("--cflags"), "-o", program, EXAMPLES / "loop.c", f"-L{libraries}", "-lgpumgr")
     env = pipeline.env(GPUMGR_SOCKET=str(pipeline.socket), LD_LIBRARY_PATH=str(libraries))
-    result = subprocess.run([program, "2GiB", "2"], env=env, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run([program, "2GiB", "2"], env=env, capture_output=True, text=True, timeout=30 * lib.SLOWNESS, check=False)
     assert result.returncode == 0 and result.stdout.count("works") == 2, text_of(result)
     # Twice the same room does not fit: the second waits, goes on with its other work, and takes over.
     first = subprocess.Popen([program, "20GiB", "1000"], env=env, stdout=subprocess.PIPE, text=True)
@@ -120,9 +120,9 @@ def test_a_program_with_a_loop_of_its_own(tmp_path, pipeline, pkg_config, librar
     pipeline.extra_processes.append(second)
     eventually(lambda: pipeline.status()["queue"], "the second waits")
     first.send_signal(signal.SIGKILL)
-    out, _ = second.communicate(timeout=30)
+    out, _ = second.communicate(timeout=30 * lib.SLOWNESS)
     assert second.returncode == 0 and "waits for" in out and "granted" in out and "works" in out
-    first.communicate(timeout=10)
+    first.communicate(timeout=10 * lib.SLOWNESS)
 
 
 @pytest.mark.newcomer

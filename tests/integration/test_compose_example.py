@@ -311,13 +311,14 @@ def test_a_caller_that_is_stopped_lets_go(studio):
     work = "curl --silent --show-error --fail http://ollama:11434/api/tags\n"
     script = (EXAMPLE / "callers/write.sh").read_text()
     assert script.endswith(work)
-    script = "ttl_s=3\n" + script.replace(work, "sleep 1000 &\nwait\n")
+    ttl = max(3, int(2 * lib.SLOWNESS))
+    script = f"ttl_s={ttl}\n" + script.replace(work, "sleep 1000 &\nwait\n")
     for end, reason in (("stop", "released"), ("kill", "expired")):
         number = studio.compose("run", "-d", "--no-deps", "--entrypoint", "sh", "writer", "-c", script).stdout.split()[-1]
         with studio.daemon.events(timeout=60) as events:
             eventually(lambda: lease_client.held(studio.daemon), "it holds a lease", 20)
             [before] = lease_client.held(studio.daemon)
-            time.sleep(3.5)  # longer than its time
+            time.sleep(ttl + 0.5)  # longer than its time
             studio.daemon.phase("draw", wait_s=0.2).problem(504, "wait_timeout")
             assert studio.running() >= {"ollama"}, "nobody stops what it holds"
             studio.engine.cli(end, number)
@@ -382,12 +383,12 @@ def test_the_command_line_works_in_a_container(studio):
 
 def test_started_past_gpumgr(studio):
     """What on_external_start of the example says: ollama is adopted, comfyui is stopped again."""
-    studio.prepare()
     # Comfyui finds no room for its memory: it must not end by itself before it was seen.
     changes = studio.changes()
     command = changes["services"]["comfyui"]["entrypoint"]
     changes["services"]["comfyui"]["entrypoint"] = [word.replace("--boot=0.3", "--boot=500") for word in command]
     studio.override.write_text(yaml.safe_dump(changes))
+    studio.prepare()
     studio.daemon.start()
     studio.compose("up", "-d", "ollama")
     eventually(lambda: studio.daemon.service("ollama")["state"] == "ready", "it is adopted", 10)

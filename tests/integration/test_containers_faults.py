@@ -156,9 +156,9 @@ def test_an_engine_without_live_restore_is_restarted(rig, kill):
     assert daemon.service("a")["pid"] == container.pid()
     # Events come again, too.
     container.stop()
-    eventually(lambda: daemon.state("a") in ("stopped", "error"), "the stop is seen", 1)
+    eventually(lambda: daemon.state("a") in ("stopped", "error"), "the stop is seen", 2)
     container.start()
-    eventually(lambda: daemon.state("a") == "ready", "the start is seen", 1)
+    eventually(lambda: daemon.state("a") == "ready", "the start is seen", 2)
 
 
 def test_a_restart_policy_when_the_engine_comes_back(rig):
@@ -632,7 +632,7 @@ def test_an_engine_that_wants_a_newer_version(containers, launch, make_proxy):
     daemon = launch({"a": service})
     daemon.start_service("a").ok()
     containers.of(service).stop()
-    eventually(lambda: daemon.state("a") in ("stopped", "error"), "the stop is seen", 1)
+    eventually(lambda: daemon.state("a") in ("stopped", "error"), "the stop is seen", 2)
 
 
 def test_an_engine_that_is_too_old(containers, launch, make_proxy):
