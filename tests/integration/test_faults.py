@@ -13,6 +13,7 @@ import random
 import resource
 import select
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -353,7 +354,10 @@ def test_a_full_disk_in_a_change_of_phases(make_daemon):
     daemon.phase(2).ok()
     has_cgroups = all(lib.cgroup_folders(pid) for pid in daemon.service_processes())
     fill = f"dd if=/dev/zero of={daemon.state_dir}/fill bs=4k 2>/dev/null; true"
+    # It stands still meanwhile: what it notes a second later would be a place that the next note finds room in.
+    daemon.process.send_signal(signal.SIGSTOP)
     inside(daemon, "sh", "-c", fill)
+    daemon.process.send_signal(signal.SIGCONT)
     # Services start: what they have to say has no room, and that keeps nobody from working. Without a cgroup there is
     # nothing by which they would be found again.
     if has_cgroups:
