@@ -61,11 +61,16 @@ print(NAME, [work("cosyvoice", float(seconds)) for seconds in sys.argv[2:]])
 """
 LIB_JOBS = """
 import time
+from pathlib import Path
+
+ANSWER = Path(__file__).with_name("answer")
 
 
 def render(seconds):
-    # Blocks the loop, as a driver does that waits for its answer.
-    time.sleep(seconds)
+    # Blocks the loop, as a driver does that waits for its answer; that comes in so many seconds, or when it is there.
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not ANSWER.exists():
+        time.sleep(0.005)
 """
 
 
@@ -116,6 +121,10 @@ class Pipeline:
         self.daemon.extra_processes.append(process)
         return process
 
+    def answer(self):
+        """Ends what the workers do: until then it is certain that they are inside, and have said nothing more."""
+        (self.folder / "lib" / "answer").touch()
+
 
 @pytest.fixture
 def site(pipeline, middleware):
@@ -157,21 +166,22 @@ def test_workers_that_contend_are_never_inside_together(site):
 
 
 def test_a_worker_that_blocks_keeps_its_lock_over_a_restart(site):
-    worker = site.worker(1.5)
+    worker = site.worker(60 * SLOWNESS)
     assert worker.stdout.readline().startswith("in")
     before = lease_client.held_ids(site.daemon)
     site.daemon.restart(kill=True)
     eventually(lambda: [one["state"] for one in lease_client.held(site.daemon)] == ["held"], "it is had back")
     assert lease_client.held_ids(site.daemon) == before
+    site.answer()
     out, err = worker.communicate(timeout=PATIENCE)
     assert "[True]" in out, err
     assert lease_client.held(site.daemon) == []
 
 
 def test_a_killed_worker_frees_it_for_the_next(site):
-    first = site.worker(60)
+    first = site.worker(60 * SLOWNESS)
     assert first.stdout.readline().startswith("in")
-    second = site.worker(0.01)
+    second = site.worker(60 * SLOWNESS)
     eventually(lambda: lease_client.waiting(site.daemon), "the second waits", PATIENCE)
     begin = time.monotonic()
     os.kill(first.pid, signal.SIGKILL)
@@ -179,15 +189,19 @@ def test_a_killed_worker_frees_it_for_the_next(site):
     took = time.monotonic() - begin
     print(f"from the kill to the next one's work: {took * 1000:.1f} ms")
     assert took < 1 * SLOWNESS
+    site.answer()
     assert "[True]" in second.communicate(timeout=PATIENCE)[0]
 
 
 def test_a_worker_that_is_robbed_is_told(site):
-    worker = site.worker(1.0)
+    worker = site.worker(60 * SLOWNESS)
     assert worker.stdout.readline().startswith("in")
     site.daemon.unlock()
+    said = iter(worker.stderr.readline, "")
+    assert any("the GPU lock of cosyvoice is lost (forced)" in line for line in said), "it is told while it works"
+    site.answer()
     out, err = worker.communicate(timeout=PATIENCE)
-    assert "[True]" in out and "the GPU lock of cosyvoice is lost (forced)" in err
+    assert "[True]" in out, err
 
 
 # --- the installer --------------------------------------------------------------------------------------------------
