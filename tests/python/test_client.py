@@ -328,7 +328,8 @@ def test_an_address_of_a_kind_that_is_not_there(networked, monkeypatch):
 def test_a_connection_that_fell_silent(networked, monkeypatch, caplog):
     """Nothing says over TCP that the other end is gone: who hears nothing for long comes back on another connection."""
     _, url, token = networked
-    monkeypatch.setattr(gpumgr._hold, "SILENCE_S", 0.2)  # less than what the daemon lets pass between two signs of life
+    # Less than what the daemon lets pass between two signs of life, and enough for an answer.
+    monkeypatch.setattr(gpumgr._hold, "SILENCE_S", 0.3 * SLOWNESS)
     with Client(url=url, token_file=str(token), timeout=10 * SLOWNESS) as client:
         client.start("paint")
         with client.use("paint") as lease:
@@ -479,15 +480,16 @@ def test_an_answer_without_an_end_is_read_to_the_end(impostor):
     assert Client(impostor(early % len(body) + body)).leases() == []
 
 
-def test_a_daemon_that_hangs(studio, make_client):
+def test_a_daemon_that_hangs(studio, make_client, monkeypatch):
     """Nobody waits for it longer than was said."""
-    client = Client(str(studio.socket), timeout=0.3)
+    client = make_client(studio)
     client.status()
     lease = client.acquire("paint")
     os.kill(studio.process.pid, signal.SIGSTOP)
     try:
         begin = time.monotonic()
-        with pytest.raises(gpumgr.WaitTimeoutError):
+        with monkeypatch.context() as patch, pytest.raises(gpumgr.WaitTimeoutError):
+            patch.setattr(client, "_timeout", 0.3)  # not for what is to be answered
             client.status()
         with pytest.raises(gpumgr.WaitTimeoutError):
             client.phase(7, timeout=0.3)
@@ -500,7 +502,6 @@ def test_a_daemon_that_hangs(studio, make_client):
     eventually(lambda: client.status()["queue"] == [], "it is withdrawn")
     assert lease.held and client.leases()[0]["id"] == lease.id
     assert lease.release()
-    client.close()
 
 
 def test_a_daemon_that_hangs_is_noticed_without_a_time_limit(studio, monkeypatch):
@@ -740,7 +741,7 @@ def test_logs(make_daemon, make_client):
         assert "".join(pieces[:-1]) == "x" * 3_000_000
 
 
-def test_waiting_for_a_service(make_daemon, make_client):
+def test_waiting_for_a_service(make_daemon, make_client, monkeypatch):
     daemon = make_daemon(
         {"slow": lib.sim_service(100, 50, "--boot=0.5"), "bad": lib.sim_service(100, 50, "--fail-start=3")}
     )
@@ -753,8 +754,16 @@ def test_waiting_for_a_service(make_daemon, make_client):
     starting.result()
     client.wait_ready("slow", 0.5 * SLOWNESS)
     client.stop("slow")
-    waiting = Background(make_client(daemon).wait_ready, "slow", 20)
-    time.sleep(0.1)
+    waits = threading.Event()
+    wait = gpumgr._streams.EventSource.wait
+
+    def tell_and_wait(source, seconds):
+        waits.set()
+        return wait(source, seconds)
+
+    monkeypatch.setattr(gpumgr._streams.EventSource, "wait", tell_and_wait)
+    waiting = Background(make_client(daemon).wait_ready, "slow", 20 * SLOWNESS)
+    assert waits.wait(10 * SLOWNESS)
     daemon.restart()
     client.start("slow")
     waiting.result()

@@ -374,8 +374,9 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_loop(managed, pipeline):
 
 def test_a_daemon_that_hangs_holds_up_a_call_once(managed, pipeline, monkeypatch):
     """What is no coroutine takes 5 s at most, and not 5 s for each thing that it has to know."""
-    monkeypatch.setattr(_link, "ASK_S", 0.3 * SLOWNESS)
     assert managed.can_start_service("vidi") is True
+    assert _link.client()._timeout == _link.ASK_S == 5
+    monkeypatch.setattr(_link.client(), "_timeout", 0.3)
     asked = []
     attempt = _link.attempt
     monkeypatch.setattr(_link, "attempt", lambda what, call: asked.append(what) or attempt(what, call))
