@@ -56,8 +56,10 @@ async def ticking():
     beside = threading.Thread(target=go_on)
     beside.start()
     task = asyncio.create_task(tick())
+    await asyncio.sleep(0)  # it begins
     try:
         yield longest
+        await asyncio.sleep(0.02)  # it sees what was last
     finally:
         task.cancel()
         over.set()
@@ -437,7 +439,7 @@ def test_a_name_that_takes_long_to_resolve(studio, monkeypatch):
     where = plain.getaddrinfo
 
     def slow(host, *args, **keys):
-        time.sleep(LONG)
+        time.sleep(2 * LONG)
         return where("127.0.0.1", *args, **keys)
 
     monkeypatch.setattr(plain, "getaddrinfo", slow)
