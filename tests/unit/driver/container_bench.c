@@ -72,6 +72,26 @@ void container_wait_requests(struct container_bench *on, const char *text, unsig
 		fail_msg("no %u requests with \"%s\" in:\n%s", wanted, text, on->engine->log);
 }
 
+struct inspected {
+	const struct fake_engine *engine;
+	unsigned before;
+};
+
+static bool is_inspected(struct bench *bench, const void *argument)
+{
+	const struct inspected *inspected = argument;
+	(void)bench;
+	return inspected->engine->n_inspections > inspected->before;
+}
+
+void container_wait_look(struct container_bench *on, unsigned before)
+{
+	struct inspected argument = { on->engine, before };
+	if (!bench_run_until(on->bench, is_inspected, &argument))
+		fail_msg("nobody looked; requests:\n%s", on->engine->log);
+	bench_idle(on->bench, 4);
+}
+
 void container_idle(struct container_bench *on, uint64_t ms)
 {
 	bench_idle(on->bench, ms);

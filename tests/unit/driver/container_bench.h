@@ -16,6 +16,8 @@ int container_teardown(void **state);
 
 /* Waits until the engine has got so many requests that contain the text. */
 void container_wait_requests(struct container_bench *on, const char *text, unsigned wanted);
+/* Waits until the engine has told how a container is more often than `before`, and the driver has heard it. */
+void container_wait_look(struct container_bench *on, unsigned before);
 /* The loop turns for a while: what should not happen has time to. */
 void container_idle(struct container_bench *on, uint64_t ms);
 /* Begins a start and does not wait for it. */

@@ -357,11 +357,12 @@ static void end_by_others(struct container_bench *on, int signal, int code, cons
 {
 	on->bench->started = on->bench->gone = 0;
 	bench_start(on->bench);
+	unsigned before = on->engine->n_inspections;
 	if (signal != 0)
 		fake_engine_signal(on->engine, on->box, signal);
 	fake_engine_end(on->engine, on->box, code);
 	if (after != NULL) {
-		container_idle(on, 20);
+		container_wait_look(on, before); /* not for long: such an event is awaited for 200 ms */
 		fake_engine_event(on->engine, on->box, after);
 	}
 	bench_wait(on->bench, &on->bench->gone, 1);
@@ -416,8 +417,9 @@ static void test_who_ended_it_is_told_late(void **state)
 {
 	struct container_bench *on = *state;
 	bench_start(on->bench);
+	unsigned before = on->engine->n_inspections;
 	fake_engine_end(on->engine, on->box, 143);
-	container_idle(on, 60);
+	container_wait_look(on, before);
 	assert_int_equal(on->bench->gone, 0);
 	fake_engine_signal(on->engine, on->box, 15);
 	container_wait_text(on, &on->bench->gone, "stopped by somebody else (SIGTERM)");

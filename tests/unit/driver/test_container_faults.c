@@ -280,7 +280,7 @@ static void test_start_without_an_engine(void **state)
 	/* It comes back while it is waited for. */
 	fake_engine_go(on->engine);
 	container_begin_start(on);
-	container_idle(on, 300);
+	container_idle(on, 100);
 	fake_engine_come(on->engine);
 	bench_wait(on->bench, &on->bench->started, 1);
 	assert_int_equal(on->box->n_starts, 1);

@@ -45,7 +45,7 @@ static void test_gate_holds_no_locks(void **state)
 	};
 	assert_int_equal(spawn_process(&options, &spawned, &err), 0);
 	/* standard input, output and error as they were, and the five that it needs at most */
-	for (int i = 0; i < 2000 && count_descriptors(spawned.pid) > 8; i++)
+	for (int i = 0; i < 20000 && count_descriptors(spawned.pid) > 8; i++)
 		usleep(1000);
 	assert_in_range(count_descriptors(spawned.pid), 1, 8);
 	close(lock);
