@@ -126,20 +126,21 @@ static void test_control_characters_do_not_get_through(void **state)
 		assert_true(*c >= ' ' && *c <= '~');
 }
 
+/* Long enough for the server to say what it says, on a machine that has other work. */
 static void test_timeouts(void **state)
 {
 	static const struct {
 		const char *path, *text;
 	} cases[] = {
-		{ "/hang", "no answer within 500 ms" },
-		{ "/drip", "answer not complete within 500 ms (status 200)" },
-		{ "/drip-body", "answer not complete within 500 ms (status 200)" },
+		{ "/hang", "no answer within 1.5 s" },
+		{ "/drip", "answer not complete within 1.5 s (status 200)" },
+		{ "/drip-body", "answer not complete within 1.5 s (status 200)" },
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct answer answer = get(*state, cases[i].path, 500);
+		struct answer answer = get(*state, cases[i].path, 1500);
 		assert_false(answer.passed);
 		assert_string_equal(answer.text, cases[i].text);
-		if (answer.took_ms < 490 || answer.took_ms > SOON_MS)
+		if (answer.took_ms < 1490 || answer.took_ms > SOON_MS)
 			fail_msg("%s took %d ms", cases[i].path, (int)answer.took_ms);
 	}
 }
