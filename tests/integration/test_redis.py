@@ -27,8 +27,7 @@ def test_taken_renewed_and_given_back(redis, make_probe):
     probe.unwant()
     lib.eventually(lambda: redis("GET", KEY) is None, "it is given back", timeout=1)
     assert [line.words[1] for line in probe.said("news")] == ["lost", "held"]  # what was before is not known
-    probe.want("comfyui")
-    probe.news("held", since=probe.mark() - 1)
+    probe.news("held", since=probe.want("comfyui"))
     assert redis("GET", KEY) not in (None, value), "a new acquisition, a new value"
 
 
@@ -58,8 +57,7 @@ def test_fences_grow_over_everything(redis, make_probe):
     probe.unwant()
     fences = []
     for turn in range(3):
-        probe.want()
-        probe.news("held", since=probe.mark() - 1 if turn else 0)
+        probe.news("held", since=probe.want())
         fences += [probe.fence(10 * turn + i) for i in range(5)]
         probe.unwant()
         redis("DEL", "{gpu_mutex_v2}:fence")  # even that
@@ -205,8 +203,7 @@ def test_force_takes_only_what_was_seen(redis, make_probe):
     assert redis("GET", KEY) == "vidi"
     assert probe.force() == (True, "vidi")
     assert redis("GET", KEY) is None
-    probe.want()
-    probe.news("held", since=probe.mark() - 1)
+    probe.news("held", since=probe.want())
     assert probe.force() == (False, ""), "our own is not taken by force"
 
 
@@ -263,8 +260,9 @@ def test_the_holder_makes_way_after_its_tenure(redis, make_probe):
     one.want()
     two.news("held", timeout=1)
     assert one.state()[0] != "ours"
+    since = one.mark()
     two.unwant()
-    one.news("held", timeout=1, since=len(one.lines) - 1)
+    one.news("held", timeout=1, since=since)
 
 
 def test_nobody_to_make_way_for_any_more(redis, make_probe):
@@ -370,10 +368,11 @@ def test_force_from_outside_is_noticed_with_the_next_fence(redis, make_probe):
     probe = make_probe(ttl_ms=10000)
     probe.want()
     probe.news("held")
+    since = probe.mark()
     assert isinstance(probe.fence(1), int)  # the one that came with the lock
     redis("DEL", KEY)
     said = probe.fence(2)
-    lost = probe.news("lost", since=2)
+    lost = probe.news("lost", since=since)
     assert "force" in lost.text
     # The daemon may have looked at its key in this very moment, for a reason of its own: then it knows already, and may
     # even have it again.
@@ -388,12 +387,13 @@ def test_another_took_it_by_force(redis, make_probe):
     one, two = make_probe(ttl_ms=10000), make_probe(ttl_ms=10000)
     one.want("comfyui")
     one.news("held")
+    since = one.mark()
     two.want("vidi")
     two.news("foreign")
     released, holder = two.force()
     assert released and holder.startswith("comfyui:")
     two.news("held", timeout=1)
-    one.news("lost", timeout=1, since=2)  # at once, not with the next renewal
+    one.news("lost", timeout=1, since=since)  # at once, not with the next renewal
     one.news("foreign vidi:", timeout=2)
 
 

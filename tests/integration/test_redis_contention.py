@@ -53,8 +53,8 @@ class Contender(threading.Thread):
         return None
 
     def turn(self):
-        since = self.probe.mark()
-        self.probe.want(self.name)
+        self.probe.state()  # it has taken note of the last unwant(), and told all that was before it
+        since = self.probe.want(self.name)
         held = self.wait(since)
         if held is None:
             self.probe.unwant()

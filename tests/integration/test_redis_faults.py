@@ -70,6 +70,7 @@ def test_a_fence_is_answered_even_when_nobody_answers(make_redis, make_probe):
     redis = make_redis()
     probe = make_probe(redis.url, ttl_ms=20000, knows=redis)
     held(probe)
+    since = probe.mark()
     probe.fence(1)
     redis.hang()
     begin = time.monotonic()
@@ -79,7 +80,7 @@ def test_a_fence_is_answered_even_when_nobody_answers(make_redis, make_probe):
     assert probe.state()[0] == "ours"
     redis.resume()
     lib.eventually(lambda: isinstance(probe.fence(3), int), "fences again", timeout=4)
-    assert not probe.said("news", since=2)
+    assert not probe.said("news", since)
 
 
 def test_a_restart_with_its_data(make_redis, make_probe):
@@ -159,10 +160,10 @@ def test_deleted_by_hand_is_not_put_back(make_redis, make_probe):
     redis = make_redis()
     probe = make_probe(redis.url, ttl_ms=ms(900), knows=redis)
     held(probe)
-    value = redis("GET", KEY)
+    value, since = redis("GET", KEY), probe.mark()
     redis("DEL", KEY)
-    probe.news("lost", since=2, timeout=1)
-    probe.news("held", since=3)
+    lost = probe.news("lost", since=since, timeout=3)
+    probe.news("held", since=probe.lines.index(lost))
     assert redis("GET", KEY) not in (None, value)
 
 
@@ -223,9 +224,10 @@ def test_an_answer_that_was_read_too_late(make_probe):
     try:
         probes.append(make_probe(server.url, ttl_ms=1000))
         held(probes[0])
+        since = probes[0].mark()
         assert isinstance(probes[0].fence(1), int)
         assert isinstance(probes[0].fence(2), str)
-        probes[0].news("lost", since=2)
+        probes[0].news("lost", since=since)
     finally:
         server.close()
 
@@ -310,11 +312,12 @@ def test_scripts_are_forgotten(make_redis, make_probe):
     redis = make_redis()
     probe = make_probe(redis.url, knows=redis)
     held(probe)
+    since = probe.mark()
     probe.fence(1)
     for i in range(2, 5):
         redis("SCRIPT", "FLUSH")
         assert isinstance(probe.fence(i), int)
-    assert not probe.said("news", since=2)
+    assert not probe.said("news", since)
 
 
 # --- a server that refuses -------------------------------------------------------------------------------------------
@@ -402,24 +405,26 @@ def test_a_master_that_becomes_a_replica(make_redis, make_probe):
     master, other = make_redis(), make_redis()
     probe = make_probe(master.url, ttl_ms=1000, knows=master)
     held(probe)
+    since = probe.mark()
     master("REPLICAOF", "127.0.0.1", other.port)
-    probe.news("lost", since=2, timeout=3)
-    assert "replica" in probe.news("unavailable", since=2, timeout=3).text
+    probe.news("lost", since=since, timeout=3)
+    assert "replica" in probe.news("unavailable", since=since, timeout=3).text
 
 
 def test_out_of_memory(make_redis, make_probe):
     redis = make_redis("--maxmemory-policy", "noeviction")
     probe = make_probe(redis.url, ttl_ms=ms(1000), knows=redis)
     held(probe)
+    since = probe.mark()
     redis("CONFIG", "SET", "maxmemory", "1")
     time.sleep(seconds(1.3))
-    assert not probe.said("news", since=2), "what it has it keeps: renewing takes no memory"
+    assert not probe.said("news", since), "what it has it keeps: renewing takes no memory"
     probe.unwant()
     lib.eventually(lambda: redis("GET", KEY) is None, "it is given back", timeout=2)
     probe.want()
-    assert "maxmemory" in probe.news("unavailable", since=2).text
+    assert "maxmemory" in probe.news("unavailable", since=since).text
     redis("CONFIG", "SET", "maxmemory", "0")
-    probe.news("held", since=2, timeout=2)
+    probe.news("held", since=since, timeout=2)
 
 
 def test_a_disk_that_is_full_behind_redis(make_redis, make_probe):
@@ -723,13 +728,14 @@ def test_a_cable_that_is_cut(network, make_redis, make_probe):
     far = make_probe(redis.url, ttl_ms=ms(1500), prefix=network.inside(1), knows=redis)
     far.want("vidi")
     far.news("held")
+    since = far.mark()
     near.want("comfyui")
     near.news("foreign")
     network.cut(True)
     taken = near.news("held", timeout=4)
-    lost = far.news("lost", since=2)
+    lost = far.news("lost", since=since)
     assert lost.at < taken.at
-    assert "10.99.0.1" in far.news("unavailable", since=2, timeout=4).text
+    assert "10.99.0.1" in far.news("unavailable", since=since, timeout=4).text
     fence = near.fence(1)
     near.unwant()
     network.cut(False)

@@ -73,6 +73,7 @@ def test_a_failover_with_the_key(group, make_probe):
     two = make_probe(group.url, ttl_ms=20000, knows=group.master)
     one.want("comfyui")
     one.news("held")
+    since = one.mark()
     two.want("vidi")
     two.news("foreign")
     value = group.master("GET", KEY)
@@ -83,7 +84,7 @@ def test_a_failover_with_the_key(group, make_probe):
     lib.eventually(lambda: isinstance(one.fence(2), int), "fences from the new master", timeout=12)
     assert one.fence(3) > first
     assert group.replica("GET", KEY) == value
-    assert not one.said("news lost", since=2)
+    assert not one.said("news lost", since)
     assert not two.said("news held")
 
 
@@ -96,6 +97,7 @@ def test_a_failover_that_loses_the_key(group, make_probe):
     lib.eventually(lambda: two.state()[0] == "free", "it is connected", timeout=4)
     one.want("comfyui")
     one.news("held")
+    since = one.mark()
     value = group.master("GET", KEY)
     group.replica("REPLICAOF", "NO", "ONE")  # as if all since then were lost
     group.replica("DEL", KEY)
@@ -107,7 +109,7 @@ def test_a_failover_that_loses_the_key(group, make_probe):
     lib.eventually(lambda: group.replica("GET", KEY) == value, "the holder puts its key back", timeout=4)
     one.fence(1)
     assert isinstance(one.fence(2), int)
-    assert not one.said("news lost", since=2) and not two.said("news held")
+    assert not one.said("news lost", since) and not two.said("news held")
     one.kill()
     taken = two.news("held", timeout=2.5 * ttl_ms / 1000)
     assert taken.at - begin > ttl_ms / 1000
@@ -120,13 +122,14 @@ def test_a_failover_by_hand_with_passwords(make_redis, make_probe):
     probe = make_probe(group.url, ttl_ms=ms(8000), knows=group.master)
     probe.want("comfyui")
     probe.news("held")
+    since = probe.mark()
     first, value = probe.fence(1), group.master("GET", KEY)
     lib.eventually(lambda: group.replica("GET", KEY) == value, "it is replicated")
     group.sentinels[0]("SENTINEL", "FAILOVER", "mymaster")
     group.wait_for_failover()
     lib.eventually(lambda: isinstance(probe.fence(2), int), "fences from the new master", timeout=12)
     lib.eventually(lambda: group.replica("PTTL", KEY) > ms(5500), "it is renewed there", timeout=12)
-    assert probe.fence(3) > first and not probe.said("news", since=2)
+    assert probe.fence(3) > first and not probe.said("news", since)
     assert "hush" not in probe.log() + str(probe.lines)
 
 
@@ -135,9 +138,10 @@ def test_the_master_hangs(group, make_probe):
     probe = make_probe(group.url, ttl_ms=1500, knows=group.master)  # less than it takes to fail over
     probe.want()
     probe.news("held")
+    since = probe.mark()
     first = probe.fence(1)
     group.master.hang()
-    lost = probe.news("lost", since=2, timeout=3)
+    lost = probe.news("lost", since=since, timeout=3)
     held = probe.news("held", since=probe.lines.index(lost), timeout=12)
     assert held.at - lost.at < 12 * lib.SLOWNESS and probe.fence(2) > first
     group.wait_for_failover()

@@ -255,8 +255,9 @@ class Probe:
         self.process.stdin.flush()
 
     def want(self, service=None):
+        since = self.mark()  # before: the news may come at once
         self.send(f"want {service}" if service else "want")
-        return len(self.lines)
+        return since
 
     def unwant(self):
         self.send("unwant")
