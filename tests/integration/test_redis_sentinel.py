@@ -156,7 +156,7 @@ def test_sentinels_that_are_gone_or_know_nothing(group, make_probe):
     other = make_probe(group.url.replace("mymaster", "nobody"), ttl_ms=ms(1500))
     other.unwant()
     other.want()
-    lib.eventually(lambda: "sentinel monitor" in str(other.lines[-1:]), "it names the remedy", timeout=12)
+    other.unavailable("sentinel monitor", timeout=12)  # the remedy
     group.sentinels[0].resume()
 
 
@@ -188,5 +188,5 @@ def test_the_first_contact_waits(group, make_probe):
     probe = make_probe(group.url, ttl_ms=ms(1000))
     begin = time.monotonic()
     probe.want()
-    assert "Sentinel" in probe.news("unavailable").text
+    probe.unavailable("Sentinel")
     assert probe.news("held").at - begin > ms(950) / 1000

@@ -268,21 +268,27 @@ class Probe:
         """A place in what it said, for `since`."""
         return len(self.lines)
 
-    def wait(self, beginning, timeout=5.0, since=0):
-        """The first line since then that begins so."""
+    def wait(self, beginning, timeout=5.0, since=0, words=()):
+        """The first line since then that begins so, and has all these words."""
         deadline = time.monotonic() + timeout * lib.SLOWNESS
         with self.changed:
             while True:
                 for line in self.lines[since:]:
-                    if line.text.startswith(beginning):
+                    if line.text.startswith(beginning) and all(word in line.text for word in words):
                         return line
                 left = deadline - time.monotonic()
                 if left <= 0 or not self.changed.wait(left):
                     said = "\n".join(map(str, self.lines))
-                    raise AssertionError(f'no line "{beginning}"; there was:\n{said}\n{self.log()}')
+                    sought = " ... ".join([str(beginning), *words])
+                    raise AssertionError(f'no line "{sought}"; there was:\n{said}\n{self.log()}')
 
     def news(self, kind, timeout=5.0, since=0):
         return self.wait(f"news {kind}", timeout, since)
+
+    def unavailable(self, *words, timeout=5.0, since=0):
+        """What it says of a lock that cannot be had, once it has these words: on a busy machine the server may have
+        seemed silent at first."""
+        return self.wait("news unavailable", timeout, since, words).text
 
     def said(self, beginning, since=0):
         return [line for line in self.lines[since:] if line.text.startswith(beginning)]
