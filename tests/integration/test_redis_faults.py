@@ -193,11 +193,11 @@ def test_a_daemon_that_was_stopped_grants_nothing(make_redis, make_probe):
 
 def test_the_fence_that_came_with_the_lock_grows_old(make_redis, make_probe):
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=600, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(600), knows=redis)
     held(probe)
     probe.hang()
     probe.send("fence 1")
-    time.sleep(0.8)
+    time.sleep(seconds(0.8))
     probe.resume()
     probe.wait("no_fence 1", timeout=4)
     assert not probe.said("fence 1")
@@ -256,7 +256,7 @@ def test_a_fence_that_was_given_before_is_none(make_probe):
 
     server = FalseRedis(lambda words: polite(words, answer))
     try:
-        probe = make_probe(server.url, ttl_ms=1000)
+        probe = make_probe(server.url, ttl_ms=ms(1000))
         probe.unwant()
         probe.want()
         probe.news("held")
@@ -282,11 +282,11 @@ def test_many_sentinels_that_hang(make_redis, make_probe):
 
 def test_a_loop_that_was_blocked_grants_nothing(make_redis, make_probe):
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=500, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(500), knows=redis)
     held(probe)
     probe.fence(1)
     since = probe.mark()
-    probe.process.stdin.write("fence 2\nwork 700\nfence 3\n")
+    probe.process.stdin.write(f"fence 2\nwork {ms(700)}\nfence 3\n")
     probe.process.stdin.flush()
     probe.wait("no_fence 3", timeout=4)
     assert not [line for line in probe.said("fence", since) if line.words[1] == "3"]
@@ -371,7 +371,7 @@ def test_a_user_without_a_password(make_redis, make_probe):
 
 def test_access_lists(make_redis, make_probe):
     redis = make_redis()
-    probe = make_probe(f"redis://worker:{SECRET_IN_URL}@127.0.0.1:{redis.port}", ttl_ms=600)
+    probe = make_probe(f"redis://worker:{SECRET_IN_URL}@127.0.0.1:{redis.port}", ttl_ms=ms(600))
     refused(probe, "does not accept")
     redis("ACL", "SETUSER", "worker", "on", f">{SECRET}", f"~{KEY}", "+@all")
     what = "it says what is missing, and to whom"
@@ -387,18 +387,18 @@ def test_access_lists(make_redis, make_probe):
     probe.fence(1)
     assert isinstance(probe.fence(2), int)
     assert probe.log().count("NOPERM") == 0
-    other = make_probe(probe.url, ttl_ms=600)
+    other = make_probe(probe.url, ttl_ms=ms(600))
     other.want()
     other.news("foreign", timeout=5)
     probe.unwant()
-    other.news("held", timeout=1)
+    other.news("held", timeout=3)
     assert redis("ACL", "LOG") == [], "it may do all that it tries, listening and telling included"
 
 
 def test_a_replica(make_redis, make_probe):
     master = make_redis()
     replica = make_redis("--replicaof", f"127.0.0.1 {master.port}")
-    probe = make_probe(replica.url, ttl_ms=600)
+    probe = make_probe(replica.url, ttl_ms=ms(600))
     refused(probe, "read-only replica", str(replica.port), "redis+sentinel://")
     replica("REPLICAOF", "NO", "ONE")
     probe.news("held", timeout=6)
@@ -406,7 +406,7 @@ def test_a_replica(make_redis, make_probe):
 
 def test_a_master_that_becomes_a_replica(make_redis, make_probe):
     master, other = make_redis(), make_redis()
-    probe = make_probe(master.url, ttl_ms=1000, knows=master)
+    probe = make_probe(master.url, ttl_ms=ms(1000), knows=master)
     held(probe)
     since = probe.mark()
     master("REPLICAOF", "127.0.0.1", other.port)
@@ -436,7 +436,7 @@ def test_a_disk_that_is_full_behind_redis(make_redis, make_probe):
     redis("CONFIG", "SET", "save", "3600 1")
     redis("BGSAVE")
     lib.eventually(lambda: "rdb_last_bgsave_status:err" in redis("INFO", "persistence"), "it cannot save")
-    probe = make_probe(redis.url, ttl_ms=600, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(600), knows=redis)
     refused(probe, "save its data")
     redis("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
     probe.news("held", timeout=3)
@@ -445,7 +445,7 @@ def test_a_disk_that_is_full_behind_redis(make_redis, make_probe):
 
 def test_a_server_that_is_busy(make_redis, make_probe):
     redis = make_redis("--busy-reply-threshold", "10")
-    probe = make_probe(redis.url, ttl_ms=600, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(600), knows=redis)
     client = redis.client()
     client.socket.sendall(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n")
     lib.eventually(lambda: is_busy(redis), "it is busy")
@@ -466,7 +466,7 @@ def is_busy(redis):
 def test_no_room_for_the_record(make_redis, make_probe):
     """Without it a kill -9 would leave a lock that nobody knows to be his own: so it is not taken."""
     redis = make_redis()
-    probe = make_probe(redis.url, ttl_ms=600, knows=redis)
+    probe = make_probe(redis.url, ttl_ms=ms(600), knows=redis)
     probe.unwant()
     lib.eventually(lambda: probe.state()[0] == "free", "it is connected")
     (probe.folder / "lock.redis.new").mkdir()

@@ -209,10 +209,11 @@ class Line:
 class Probe:
     """A lock-probe: one daemon, as far as the lock is concerned."""
 
-    def __init__(self, url, key="gpu_mutex_v2", ttl_ms=1000, folder=None, prefix=(), knows=None, start=True):
+    def __init__(self, url, key="gpu_mutex_v2", ttl_ms=None, folder=None, prefix=(), knows=None, start=True):
         self.folder = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="gpumgr-probe-"))
         self.owns_folder = folder is None
-        self.url, self.key, self.ttl_ms = url, key, ttl_ms
+        # What no test waits for is so long that a busy machine loses no lock, and no answer is too late.
+        self.url, self.key, self.ttl_ms = url, key, ttl_ms or ms(2000)
         self.prefix = list(map(str, prefix))
         self.lines = []
         self.changed = threading.Condition()
