@@ -7,7 +7,7 @@ import time
 import pytest
 
 import gpumgr_testlib as lib
-from redis_server import OldManager, RedisError, hand_over, ms, record, seconds
+from redis_server import OldManager, RedisError, is_handed_over_at_once, ms, record, seconds
 
 KEY = "gpu_mutex_v2"
 VALUE = re.compile(r"comfyui:[^:]+:[0-9a-f]{16}$")
@@ -26,18 +26,22 @@ def test_taken_renewed_and_given_back(redis, make_probe):
     assert probe.state()[0] == "ours"
     probe.unwant()
     lib.eventually(lambda: redis("GET", KEY) is None, "it is given back", timeout=1)
-    assert [line.words[1] for line in probe.said("news")] == ["lost", "held"]  # what was before is not known
+    told = [line.words[1] for line in probe.said("news")]
+    # What was before is not known. On a busy machine the first answer may have come too late.
+    assert [word for word in told if word != "unavailable"] == ["lost", "held"]
     probe.news("held", since=probe.want("comfyui"))
     assert redis("GET", KEY) not in (None, value), "a new acquisition, a new value"
 
 
 def test_nothing_is_told_after_unwant(redis, make_probe):
     probe = make_probe()
-    redis("SET", KEY, "somebody", "PX", ms(400))
+    redis("SET", KEY, "somebody", "PX", 600000)
     probe.want("comfyui")
     probe.news("foreign")
     probe.unwant()
+    probe.state()  # it has taken note
     since = probe.mark()
+    redis("PEXPIRE", KEY, ms(100))
     time.sleep(seconds(0.6))
     assert not probe.said("news", since)
     assert redis("GET", KEY) is None
@@ -139,14 +143,15 @@ def test_many_fences_at_once(redis, make_probe):
 
 def test_a_foreign_holder_is_waited_for_and_named(redis, make_probe):
     probe = make_probe()
-    begin = time.monotonic()
-    redis("SET", KEY, "cosyvoice", "PX", ms(600))
+    redis("SET", KEY, "cosyvoice", "PX", 600000)
     probe.want("comfyui")
     assert "cosyvoice" in probe.news("foreign").text
     state, _, ttl_ms, holder = probe.state()
-    assert (state, holder) == ("foreign", "cosyvoice") and 0 < ttl_ms <= ms(600)
+    assert (state, holder) == ("foreign", "cosyvoice") and 0 < ttl_ms <= 600000
+    begin = time.monotonic()
+    redis("PEXPIRE", KEY, ms(600))
     held = probe.news("held")
-    assert seconds(0.55) < held.at - begin < seconds(0.6) + 0.25 * lib.SLOWNESS
+    assert seconds(0.55) < held.at - begin < seconds(0.6) + 1 * lib.SLOWNESS
 
 
 def test_a_holder_without_a_limit_and_what_is_not_printable(redis, make_probe):
@@ -192,14 +197,21 @@ def test_who_changes_his_mind_leaves_the_line(make_redis, make_probe):
 def test_force_takes_only_what_was_seen(redis, make_probe):
     probe = make_probe()
     assert probe.force() == (False, ""), "nobody has it"
+    listening = "PUBSUB", "NUMSUB", "{gpu_mutex_v2}:released"
+    lib.eventually(lambda: redis(*listening)[1] == 1, "it listens")
     redis("SET", KEY, "cosyvoice")
     probe.want()
     probe.news("foreign")
     probe.unwant()
-    time.sleep(0.2)
+    lib.eventually(lambda: redis("ZCARD", "{gpu_mutex_v2}:waiting") == 0, "it left the line")
+    time.sleep(0.3)  # it looks once more, at what it heard
+    probe.hang()  # else it may look between what comes next, and then it has seen it
     redis("SET", KEY, "vidi")
-    released, text = probe.force()
-    assert not released and "vidi" in text, "somebody else than who was seen has it"
+    since = probe.mark()
+    probe.send("force")
+    probe.resume()
+    forced = probe.wait("forced", since=since)
+    assert forced.words[1] == "0" and "vidi" in forced.text, "somebody else than who was seen has it"
     assert redis("GET", KEY) == "vidi"
     assert probe.force() == (True, "vidi")
     assert redis("GET", KEY) is None
@@ -213,7 +225,7 @@ def test_two_daemons_hand_over_at_once(redis, make_probe):
     one.news("held")
     two.want("vidi")
     assert "comfyui:" in two.news("foreign").text
-    assert hand_over(one, two) < 0.05 * lib.SLOWNESS or hand_over(two, one) < 0.05 * lib.SLOWNESS
+    assert is_handed_over_at_once(one, two, 0.05 * lib.SLOWNESS)
 
 
 def test_the_line_is_first_come_first_served(redis, make_probe):
@@ -249,12 +261,15 @@ def test_who_died_in_the_line_is_passed_over(redis, make_probe):
 
 def test_the_holder_makes_way_after_its_tenure(redis, make_probe):
     one, two = make_probe(ttl_ms=ms(1000)), make_probe(ttl_ms=ms(1000))
+    one.unwant()
+    lib.eventually(lambda: one.state()[0] == "free", "it is connected")
+    begin = time.monotonic()  # that it is held it says a moment later
     one.want()
-    held = one.news("held")
+    one.news("held")
     time.sleep(seconds(0.3))
     two.want()
     yielding = one.news("yielding", timeout=3)
-    assert yielding.at - held.at > seconds(0.95)
+    assert yielding.at - begin > seconds(0.95)
     assert one.state()[0] == "ours", "it is held until it is given back"
     one.unwant()
     one.want()
@@ -330,11 +345,14 @@ def test_a_restart_after_the_lock_was_lost(redis, make_probe, what):
     else:
         redis("DEL", KEY)
     if what == "taken":
-        redis("SET", KEY, "vidi", "PX", ms(1000))
+        redis("SET", KEY, "vidi", "PX", 600000)
     since = probe.mark()
     probe.start()
     probe.want("comfyui")
     lost = probe.news("lost", since=since)
+    if what == "taken":
+        probe.news("foreign", since=since)
+        redis("DEL", KEY)
     held = probe.news("held", since=since)
     assert lost.at < held.at
     assert bool(probe.said("news foreign", since)) == (what == "taken")
@@ -399,9 +417,10 @@ def test_another_took_it_by_force(redis, make_probe):
 
 def test_hosts_of_another_name_are_pointed_out_once(redis, make_probe):
     probe = make_probe()
-    redis("SET", KEY, "comfyui:otherhost:0123456789abcdef", "PX", ms(400))
+    redis("SET", KEY, "comfyui:otherhost:0123456789abcdef", "PX", 600000)
     probe.want()
     probe.news("foreign")
+    redis("DEL", KEY)
     probe.news("held")
     assert probe.log().count(KEY + ":${HOST}") == 1
     assert "otherhost" in probe.log()

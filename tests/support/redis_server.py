@@ -370,6 +370,11 @@ def hand_over(giver, taker):
     return took
 
 
+def is_handed_over_at_once(one, two, limit):
+    """Whether one of three times from one to the other takes no more than so many seconds; `one` has the lock."""
+    return any(hand_over(*pair) < limit for pair in ((one, two), (two, one), (one, two)))
+
+
 def record(folder):
     """STATE_DIR/lock.redis as a dictionary."""
     path = Path(folder) / "lock.redis"
