@@ -44,7 +44,11 @@ class Group:
         except OSError:
             return False
         said = dict(zip(fields[::2], fields[1::2]))
-        return said["num-slaves"] == "1" and said["num-other-sentinels"] == "1"
+        if said["num-slaves"] != "1" or said["num-other-sentinels"] != "1":
+            return False
+        [fields] = sentinel("SENTINEL", "replicas", "mymaster")
+        said = dict(zip(fields[::2], fields[1::2]))
+        return said["flags"] == "slave" and said["master-link-status"] == "ok"  # else it is not made the master
 
     @property
     def url(self):
@@ -90,7 +94,7 @@ def test_a_failover_with_the_key(group, make_probe):
 
 def test_a_failover_that_loses_the_key(group, make_probe):
     """The replica never got the key: the holder puts it back; and when he is dead, it takes a time limit."""
-    ttl_ms = 12000  # Sentinels whose first election failed need 7 s, and the holder believes no longer than this
+    ttl_ms = 16000  # Sentinels whose first two elections failed need 12 s, and the holder believes no longer than this
     one = make_probe(group.url, ttl_ms=ttl_ms, knows=group.master)
     two = make_probe(group.url, ttl_ms=ttl_ms, knows=group.master)
     two.unwant()
@@ -106,7 +110,7 @@ def test_a_failover_that_loses_the_key(group, make_probe):
     begin = time.monotonic()
     two.want("vidi")
     group.wait_for_failover()
-    lib.eventually(lambda: group.replica("GET", KEY) == value, "the holder puts its key back", timeout=4)
+    lib.eventually(lambda: group.replica("GET", KEY) == value, "the holder puts its key back")
     one.fence(1)
     assert isinstance(one.fence(2), int)
     assert not one.said("news lost", since) and not two.said("news held")
@@ -135,7 +139,7 @@ def test_a_failover_by_hand_with_passwords(make_redis, make_probe):
 
 def test_the_master_hangs(group, make_probe):
     """The lock is lost in time, and got again from the new master."""
-    probe = make_probe(group.url, ttl_ms=1500, knows=group.master)  # less than it takes to fail over
+    probe = make_probe(group.url, ttl_ms=ms(400), knows=group.master)  # less than it takes to fail over
     probe.want()
     probe.news("held")
     since = probe.mark()
@@ -175,9 +179,10 @@ def test_a_sentinel_that_names_a_master_that_is_gone(make_redis, make_probe):
         probe = make_probe(f"redis+sentinel://{places}/mymaster", knows=redis)
         probe.want()
         probe.news("held", timeout=4)
-        asked = len(stale.commands)
+        # What was said to it last may be read only now.
+        asked = [words[0] for words in stale.commands].count("SENTINEL")
         time.sleep(1)
-        assert len(stale.commands) == asked, "who was right is asked first from now on"
+        assert [words[0] for words in stale.commands].count("SENTINEL") == asked, "who was right is asked first from now on"
     finally:
         stale.close()
         right.close()
