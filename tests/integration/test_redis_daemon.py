@@ -45,9 +45,9 @@ def test_an_old_manager_is_waited_for_named_and_robbed(redis, make_daemon):
     old = OldManager(redis, KEY, "cosyvoice")
     assert old.try_to_lock()
     daemon = make_daemon(keys=keys(redis))
+    lib.eventually(lambda: shared(daemon)["holder"] == "cosyvoice", "the status names it")
     problem = ask(daemon, vram=64, wait_s=0.3).problem(504, "lease_timeout")
     assert "cosyvoice" in problem["detail"]
-    lib.eventually(lambda: shared(daemon)["holder"] == "cosyvoice", "the status names it")
     assert daemon.status()["lock"]["holder"] == "cosyvoice"
     answer = daemon.post("/gpu/lock/release").ok()
     assert answer["released"] and answer["taken_from"] == "cosyvoice"

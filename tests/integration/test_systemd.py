@@ -50,7 +50,7 @@ class Installed:
         self.systemctl("daemon-reload")
 
     def systemctl(self, *args, status=0):
-        result = self.manager.systemctl(*args, timeout=60 * SLOWNESS)
+        result = self.manager.systemctl(*args)
         assert result.returncode == status, lib.text_of(result)
         return result
 
@@ -233,14 +233,14 @@ def test_services_survive_and_are_adopted(install, how):
 
 def test_a_daemon_that_hangs_is_replaced(install):
     daemon = install()
-    patience = (1 + SLOWNESS) / 2
+    patience = 1 + SLOWNESS  # a sign of life comes twice in this time, and a busy machine may hold up one
     daemon.drop_in(f"[Service]\nWatchdogSec={patience}s\n")
     daemon.start()
     daemon.start_service("a").ok()
     before = pid_and_start(daemon.manager, daemon.service("a")["pid"])
     main = daemon.main_pid()
     # As long as it does not hang, nothing happens.
-    time.sleep(2.5 * patience)
+    time.sleep(1.5 * patience)
     assert daemon.main_pid() == main
     os.kill(main, signal.SIGSTOP)
     eventually(lambda: daemon.is_back(main), "the watchdog has replaced it", 15)

@@ -266,9 +266,9 @@ def cgroup_processes(folder):
     return found
 
 
-def remove_cgroup(folder, timeout=10 * SLOWNESS):
+def remove_cgroup(folder, timeout=10):
     """Removes a folder whose processes have ended or are ending. True: it is gone."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWNESS
     while folder.exists() and time.monotonic() < deadline:
         for below, _, _ in sorted(os.walk(folder), reverse=True):
             with contextlib.suppress(OSError):
@@ -359,12 +359,13 @@ class OwnSystemd:
         self.wait_until(lambda: self.systemctl("is-active", "multi-user.target").returncode == 0, "it has booted")
         return self
 
-    def wait_until(self, condition, what, timeout=20 * SLOWNESS):
-        deadline = time.monotonic() + timeout
+    def wait_until(self, condition, what, timeout=20):
+        deadline = time.monotonic() + timeout * SLOWNESS
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 output = (self.workplace / "output").read_text(errors="replace")
-                raise RuntimeError(f"not within {timeout:g} s: {what}; exit status {self.process.returncode}\n{output}")
+                status = self.process.returncode
+                raise RuntimeError(f"not within {timeout * SLOWNESS:g} s: {what}; exit status {status}\n{output}")
             time.sleep(0.02)
 
     def find_pid(self):
@@ -396,7 +397,7 @@ class OwnSystemd:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
+            timeout=timeout * SLOWNESS,
             check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"},
         )
