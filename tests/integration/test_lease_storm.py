@@ -218,14 +218,40 @@ def test_the_witness_takes_a_good_excuse():
     assert overtaken(nothing, lambda w: w.lost(1, "broken"), service="soft") == []
 
 
-def test_the_witness_knows_who_hears_of_it_too_late():
-    """Its time was over, somebody else came in, and only then it was on a CPU again."""
-    now = time.monotonic()
-    for expires, is_late in ((now - 1, True), (now + 100, False), (None, False)):
-        witness = Witness()
-        witness.enter("two", 2, ["a"], "exclusive", 0, now)
-        witness.enter("one", 1, ["a"], "exclusive", 0, now, expires)
-        assert bool(witness.complaints) != is_late
+def late(before, after, service="a", expires=None):
+    """The same when the one that was overtaken says only afterwards that it came in."""
+    witness = Witness(soft=["soft"])
+    asked = time.monotonic()
+    before(witness)
+    witness.enter("two", 2, [service], "exclusive", 0, asked)
+    witness.enter("one", 1, [service], "exclusive", 0, asked, expires)
+    after(witness)
+    witness.leave(2)
+    witness.end()
+    return witness.complaints
+
+
+def test_the_witness_may_hear_of_it_late():
+    later = time.monotonic() + 100
+    assert late(nothing, nothing)
+    assert late(nothing, lambda w: w.lost(1, "broken"))
+    assert late(nothing, lambda w: w.leave(1), expires=later)
+    assert late(stop_by_force("b"), lambda w: w.lost(1, "forced"))
+    assert late(stop_by_force("a"), nothing), "nobody told the holder"
+    assert late(stop_by_force("a"), lambda w: w.released(1), expires=later), "it was still there"
+    assert late(nothing, lambda w: w.leave(1), expires=time.monotonic() - 1) == []
+    assert late(stop_by_force("a"), lambda w: w.lost(1, "forced")) == []
+    assert late(nothing, lambda w: w.lost(1, "broken"), service="soft") == []
+
+
+def test_the_witness_knows_whose_time_was_not_over_yet():
+    """It is over when the witness hears of it, but was not when the next one came in."""
+    witness = Witness()
+    witness.enter("two", 2, ["a"], "exclusive", 0, 0)
+    expires = time.monotonic() + 0.001
+    time.sleep(0.002)
+    witness.enter("one", 1, ["a"], "exclusive", 0, 0, expires)
+    assert witness.complaints
 
 
 def test_the_witness_knows_when_force_was_used():

@@ -24,8 +24,8 @@ import time
 import lease_client as client
 from lease_witness import Witness
 
-TTL = 1
 SLOWNESS = client.SLOWNESS
+TTL = SLOWNESS  # a busy machine must be able to keep it
 GRACE = 9 * SLOWNESS  # how long a holder tries to come back; whether that was too late, gpumgrd says
 PATIENCE = 15 * SLOWNESS  # with a request that has an end of its own long before
 REPORT_FD = 3

@@ -19,6 +19,9 @@ class Inside:
         self.expires = expires  # when its time is over; None: it is attached
         self.entered = time.monotonic()
 
+    def is_over(self, moment):
+        return self.expires is not None and moment >= self.expires
+
     def __str__(self):
         return f"{self.who} with fence {self.fence} ({self.mode} on {', '.join(self.services) or 'room'})"
 
@@ -51,13 +54,18 @@ class Witness:
             self.complain(f"{new}: that fence was given before")
         if fence <= above:
             self.complain(f"{new}: {above} was given before it asked")
-        self.check_fences(new)
+        self.seen[fence] = asked
+        self.highest = max(self.highest, fence)
+        overtakers = self.overtakers(new)
+        for service in services:
+            self.given.setdefault(service, []).append(new)
+        if overtakers:
+            self.check_late(new, overtakers)
+            return
         for other in list(self.inside.values()):
             if self.exclude_each_other(other, new):
                 self.check_right(other, new)
         self.inside[fence] = new
-        self.seen[fence] = asked
-        self.highest = max(self.highest, fence)
 
     def leave(self, fence):
         """It is about to release, or to close its connection."""
@@ -120,20 +128,21 @@ class Witness:
         sole = "exclusive" in (one.mode, two.mode)
         return sole and bool(set(one.services) & set(two.services))
 
-    @staticmethod
-    def is_late(new, other):
-        """Its time was over when the other, who got it after that, came in: so late was it on a CPU again."""
-        return other.fence > new.fence and new.expires is not None and new.expires <= other.entered
+    def overtakers(self, new):
+        """Who got later what excludes it, and was inside before it said that it is."""
+        others = [other for service in new.services for other in self.given.get(service, [])]
+        others += self.inside.values()
+        return [other for other in others if other.fence > new.fence and self.exclude_each_other(other, new)]
 
-    def check_fences(self, new):
-        for service in new.services:
-            given = self.given.setdefault(service, [])
-            for other in given:
-                is_shared = new.mode == other.mode == "shared"
-                if new.fence <= other.fence and not is_shared and not self.is_late(new, other):
-                    self.complain(f"{new}: {other.fence} was given for {service} before")
-                    break
-            given.append(new)
+    def check_late(self, new, overtakers):
+        """It may have been held up on its way here: then its lease was over, for a reason that is known."""
+        first = min(overtakers, key=lambda other: other.entered)
+        if new.is_over(first.entered):
+            return
+        if not self.was_forced(new.fence, new.services) and not self.soft.intersection(new.services):
+            self.complain(f"{new}: {first} came in before it")
+        elif not new.is_over(new.entered):
+            self.ended[new.fence] = new
 
     def was_forced(self, fence, services):
         """Between the request and now: when exactly it was granted only gpumgrd knows."""
@@ -142,7 +151,7 @@ class Witness:
 
     def check_right(self, other, new):
         """Both say that they are inside. The older lease must have ended, for a reason that is known."""
-        if other.expires is not None and time.monotonic() >= other.expires or self.is_late(new, other):
+        if other.is_over(new.entered):
             return
         if other.fence < new.fence and self.was_forced(other.fence, other.services):
             self.ended[other.fence] = self.inside.pop(other.fence)
