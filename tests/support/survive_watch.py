@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 LOOK_EVERY = 0.005
+EXITING = 0x4  # PF_EXITING: it has left its cgroup perhaps, and runs no more, though it is no zombie yet
 YOUNG = 1.0  # s: so long a process may still become the program of a service, and no number is given anew within it
 
 
@@ -27,7 +28,7 @@ def read_stat(pid):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return fields[0], int(fields[3]), int(fields[19])
+    return "X" if int(fields[6]) & EXITING else fields[0], int(fields[3]), int(fields[19])
 
 
 class Process:
