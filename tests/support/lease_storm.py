@@ -188,8 +188,11 @@ class Client:
         self.enter(grant, above, begin, begin + TTL)
         self.count("nested")
         self.tell("leave", grant["fence"])
-        if self.once("DELETE", f"/gpu/leases/{grant['id']}")[1][0] == 200:
+        repeated, (status, _) = self.once("DELETE", f"/gpu/leases/{grant['id']}")
+        if status == 200:
             self.tell("released", grant["fence"])
+        elif not repeated:
+            self.missing(grant, begin + TTL)
 
     # Attached leases.
 
