@@ -250,13 +250,16 @@ static uint64_t leased_room(const struct planner *planner, size_t gpu)
 		(request->assume_own_ended ? 0 : there->own_room_mib);
 }
 
-/* Whether what it is committed to stays so: what ends gives it back, unless a lease keeps it. */
+/*
+ * Whether what it is committed to stays so: what ends gives it back, unless a lease keeps it. One that may be broken
+ * keeps it, too: a plan breaks by its steps, and there is none for what is on its way out.
+ */
 static bool keeps_commitment(const struct planner *planner, size_t index)
 {
 	const struct plan_service *service = &planner->snapshot->services[index];
 	if (!service->leaving)
 		return true;
-	return service->leased && !planner->is_needed[index] && is_in_use(planner->request, service);
+	return service->leased && !planner->is_needed[index] && !falls_idle(planner->request, service);
 }
 
 static void find_initial_room(struct planner *planner)

@@ -516,9 +516,25 @@ static bool has_new_turn(struct checker *checker, uint64_t id)
 	return known == NULL || !known->adopted;
 }
 
+/* It has its turn in this event, and perhaps is done, too; nobody is told so who did not ask for it. */
+static bool has_begun(struct checker *checker, const struct observation *seen, const struct seen_lease *lease)
+{
+	for (size_t i = 0; i < seen->n_effects; i++) {
+		const struct seen_effect *effect = &seen->effects[i];
+		const struct known *known =
+			effect->begins ? find_known(checker, effect->effect.notice->transition) : NULL;
+
+		if (known != NULL && is_entitled(checker, &known->spec, lease))
+			return true;
+	}
+	return false;
+}
+
 /* Somebody who may have his turn by it in this event. */
 static bool has_breaker(struct checker *checker, const struct observation *seen, const struct seen_lease *lease)
 {
+	if (has_begun(checker, seen, lease))
+		return true;
 	for (size_t i = 0; i < seen->n_running; i++) {
 		if (has_new_turn(checker, seen->running[i].id) && is_entitled(checker, &seen->running[i].spec, lease))
 			return true;
@@ -909,12 +925,15 @@ static bool is_target(const struct checker *checker, const struct asked *spec, s
 
 bool leases_may_block(const struct checker *checker, const struct asked *spec, uint64_t but)
 {
-	gpu_set gpus = request_gpus(checker, spec, NULL);
+	gpu_set gpus = request_gpus(checker, spec, NULL), needs = request_needs(checker, spec);
 
 	if (leases_excludes(checker, spec, but))
 		return true;
 	if (is_warm(checker, spec))
 		return false;
+	/* What is down may have its place kept where it is not allowed any more. */
+	for (size_t s = 0; s < checker->setup.config.n_services; s++)
+		gpus |= (needs & GPU_BIT(s)) != 0 ? stands_on(checker, s) : 0;
 	for (size_t i = 0; i < checker->n_held; i++) {
 		if (might_want(checker, spec, &checker->held[i].lease))
 			return true;

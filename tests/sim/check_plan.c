@@ -347,7 +347,9 @@ gpu_set request_gpus(const struct checker *checker, const struct asked *spec, gp
 	if (spec->kind == REQUEST_MAKE_ROOM)
 		possible |= stands_on(checker, spec->target);
 	for (size_t s = 0; s < checker->setup.config.n_services && (needs != 0 || possible != 0); s++) {
-		if (checker->told[s].alive && (stands_on(checker, s) & possible) != 0)
+		bool is_there = checker->told[s].alive || checker->told[s].planned != 0;
+
+		if (is_there && (stands_on(checker, s) & possible) != 0)
 			possible |= stands_on(checker, s); /* whom it could evict, and who stands elsewhere, too */
 	}
 	if (ret_certain != NULL)

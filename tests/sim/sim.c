@@ -211,7 +211,7 @@ static bool print_statistics(const struct checker_stats *stats)
 		{ "stale leases", stats->stale_leases },
 		{ "restarts of the daemon", stats->restarts_of_daemon },
 		{ "restored", stats->restored },
-		{ "moved", stats->moved },
+		{ "moved", stats->moved, .is_rare = true },
 		{ "came back", stats->came_back },
 		{ "asked whether busy", stats->asked_busy },
 		{ "said busy", stats->said_busy },

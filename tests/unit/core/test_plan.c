@@ -640,6 +640,30 @@ static void test_breakable_and_assume_unused(void **state)
 	plan_finish(&plan);
 }
 
+/*
+ * What is being stopped, and leased, keeps its place for its lease until that ends: no step of the plan would break
+ * it, however much it may be broken.
+ */
+static void test_place_of_a_leased_service_that_is_stopped(void **state)
+{
+	struct scene scene;
+	struct plan plan;
+	struct plan_service *leaving;
+
+	(void)state;
+	one_card(&scene, 8192);
+	leaving = &scene.services[add_service(&scene, 6000, 10, true)];
+	leaving->state = SERVICE_STOPPING;
+	leaving->leaving = leaving->leased = leaving->in_use = leaving->breakable = true;
+	need(&scene, add_service(&scene, 6000, 50, false), false);
+	assert_int_equal(plan_make(&scene.snapshot, &scene.request, &plan), PLAN_REFUSED);
+	plan_finish(&plan);
+	scene.request.assume_unused = true;
+	assert_int_equal(plan_make(&scene.snapshot, &scene.request, &plan), PLAN_OK);
+	assert_int_equal(plan.n_steps, 1);
+	plan_finish(&plan);
+}
+
 /* Equal priority is not lower; idle past its yield_after is as good as lower. */
 static void test_yields(void **state)
 {
@@ -734,6 +758,7 @@ int main(void)
 		cmocka_unit_test(test_no_such_gpu),
 		cmocka_unit_test(test_earlier_victim_let_off),
 		cmocka_unit_test(test_breakable_and_assume_unused),
+		cmocka_unit_test(test_place_of_a_leased_service_that_is_stopped),
 		cmocka_unit_test(test_yields),
 		cmocka_unit_test(test_percent_of_each_card),
 		cmocka_unit_test(test_usable_gpus_only),
