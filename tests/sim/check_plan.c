@@ -739,9 +739,14 @@ static bool fits_beside_all(const struct checker *checker, const struct asked *s
 
 	if (spec->kind != REQUEST_PHASE && spec->kind != REQUEST_START && spec->kind != REQUEST_LEASE)
 		return false;
-	for (size_t i = 0; i < checker->n_pending; i++)
-		if (checker->pending[i].is_doubtful || checker->pending[i].end_ms == checker->reading.taken_ms)
+	for (size_t i = 0; i < checker->n_pending; i++) {
+		const struct pending *pending = &checker->pending[i];
+
+		if (pending->is_doubtful || pending->end_ms == checker->reading.taken_ms)
 			return false; /* before anything was read nothing is owed; at the same moment it may be back */
+		if (pending->is_given_up && checker->reading.taken_ms < pending->end_ms + RECLAIM_MS)
+			return false; /* it may be back, but nobody has looked since */
+	}
 	for (size_t g = 0; g < admission.n_gpus; g++) {
 		uint32_t total;
 

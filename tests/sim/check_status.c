@@ -3,7 +3,6 @@
 
 #include "checker.h"
 
-#define RECLAIM_MS 5000
 #define AGED 8
 #define READING_MS 2000 /* nothing is decided before a first reading had so long to come */
 #define STALE_MS 10000 /* until readings that stay away count for nothing */

@@ -6,6 +6,7 @@
 
 #include "observation.h"
 
+#define RECLAIM_MS 5000 /* memory of an ended service counts as foreign after that */
 #define FAULT_MS 100 /* after memory ran out while deciding, it is tried again */
 #define MAX_TICKETS 4096
 #define MAX_KNOWN 4096
