@@ -53,18 +53,25 @@ static bool would_yield(const struct service *service)
 	return is_up && (service->was_leased || service->leases > 0);
 }
 
-/* Where its leases could not go along: mode gpu is there already, or is their own and somebody else is there. */
+static void add_lease(const struct lease *lease, const struct service *service, gpu_set *own, bool *is_whole)
+{
+	if (!lease_has_service(lease, service->index))
+		return;
+	*own |= lease->gpus;
+	*is_whole |= lease->mode == LEASE_GPU;
+}
+
+/* Where its leases, and those about to be granted, could not go along: mode gpu is there already, or is their own and
+ * somebody else is there. */
 static gpu_set barred_gpus(const struct engine *engine, const struct service *service)
 {
 	gpu_set own = 0, barred = 0;
 	bool is_whole = false;
-	for (size_t i = 0; service->leases > 0 && i < engine->n_leases; i++) {
-		const struct lease *lease = engine->leases[i];
-		if (!lease_has_service(lease, service->index))
-			continue;
-		own |= lease->gpus;
-		is_whole |= lease->mode == LEASE_GPU;
-	}
+	for (size_t i = 0; i < engine->n_leases; i++)
+		add_lease(engine->leases[i], service, &own, &is_whole);
+	for (size_t i = 0; i < engine->n_running; i++)
+		if (engine->running[i]->claim != NULL)
+			add_lease(engine->running[i]->claim, service, &own, &is_whole);
 	for (gpu_set rest = own != 0 ? engine->leased_gpus & ~own : 0; rest != 0; rest &= rest - 1) {
 		size_t gpu = (size_t)__builtin_ctzll(rest);
 		if (is_whole || engine->cards[gpu].n_gpu_leases > 0)

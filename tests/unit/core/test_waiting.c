@@ -154,6 +154,29 @@ static void test_lease_follows_what_was_found(void **state)
 	assert_int_equal(rig_outcome(rig, ask_for(rig, b, LEASE_SHARED)), -1);
 }
 
+/* Booked on a guess where it can never fit, claimed there, and gone: it does not come up on a card of mode gpu. */
+static void test_what_is_claimed_does_not_move_to_a_card_of_mode_gpu(void **state)
+{
+	RIG rig = rig_new(2, CARD);
+	size_t a = rig_service(rig, "a", 10000, 50);
+	struct lease_terms card = rig_room(10000);
+
+	(void)state;
+	card.mode = LEASE_GPU;
+	rig->totals_mib[0] = 8192;
+	rig_create(rig);
+	rig_tick(rig, 0);
+	rig_found(rig, a, true, true);
+	rig_read(rig);
+	rig->fences_are_late = true;
+	ask_for(rig, a, LEASE_EXCLUSIVE);
+	rig_submit_lease(rig, &card, WAIT);
+	assert_int_equal(rig_account(rig, 1)->committed_mib, 10000);
+	rig_gone(rig, a, "exit status 1");
+	rig_submit(rig, REQUEST_START, a, WAIT);
+	assert_int_equal(rig_count(rig, EFFECT_START, a), 0);
+}
+
 /* A reading that shows the memory of what was found is waited for as long as that runs, and no longer. */
 static void test_who_was_found_and_is_gone_holds_nobody_up(void **state)
 {
@@ -628,6 +651,7 @@ int main(void)
 		cmocka_unit_test(test_exclusion_beyond_the_known_gpus),
 		cmocka_unit_test(test_found_service_is_booked_once_its_gpu_is_known),
 		cmocka_unit_test(test_lease_follows_what_was_found),
+		cmocka_unit_test(test_what_is_claimed_does_not_move_to_a_card_of_mode_gpu),
 		cmocka_unit_test(test_who_was_found_and_is_gone_holds_nobody_up),
 		cmocka_unit_test(test_parked_for_what_may_be_broken_but_not_evicted),
 		cmocka_unit_test(test_memory_of_who_is_about_to_be_told_gone),
