@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "driver/container.h"
 
-#define LAST_WORDS_MS 500
+#define LAST_WORDS_MS 2000
 #define WORDS_OF_THE_END 5
 
 /* Then the record stays, and says that this is nobody else's doing. */
