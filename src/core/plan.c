@@ -662,6 +662,16 @@ static bool is_hopeless(const struct plan *plan)
 	return false;
 }
 
+/* Where it might stand, were nobody there; also where only others' leases keep it from. */
+static gpu_set places_of_blockers(const struct planner *planner, const struct item *item)
+{
+	const struct plan_snapshot *snapshot = planner->snapshot;
+	const struct plan_service *service =
+		item->service == PLAN_NO_SERVICE ? NULL : &snapshot->services[item->service];
+	gpu_set barred = service == NULL ? 0 : service->barred & service->definition->allowed;
+	return item->candidates | (barred & present_gpus(snapshot));
+}
+
 /* With every permitted victim already taken out of the room. */
 static int write_refusal(struct planner *planner, struct plan *plan)
 {
@@ -677,8 +687,8 @@ static int write_refusal(struct planner *planner, struct plan *plan)
 	add_gpu_blockers(planner, item, plan);
 	if (is_hopeless(plan))
 		return PLAN_REFUSED; /* whose going would help, if nobody's does? */
-	add_service_blockers(planner, item->candidates, plan);
-	add_memory_blockers(planner, item->candidates, plan);
+	add_service_blockers(planner, places_of_blockers(planner, item), plan);
+	add_memory_blockers(planner, places_of_blockers(planner, item), plan);
 	return PLAN_REFUSED;
 }
 

@@ -664,6 +664,33 @@ static void test_place_of_a_leased_service_that_is_stopped(void **state)
 	plan_finish(&plan);
 }
 
+/* What is leased may not come up where the leases of others keep its own from: who stands there is in its way. */
+static void test_refusal_names_who_stands_where_leases_bar_it(void **state)
+{
+	struct scene scene;
+	struct plan plan;
+	size_t other, down;
+
+	(void)state;
+	one_card(&scene, 4096);
+	scene.snapshot.n_gpus = 2;
+	scene.gpus[1] = (struct plan_gpu){ .has_total = true, .total_mib = 16384, .reserve_mib = 1024 };
+	other = add_service(&scene, 14000, 50, true);
+	scene.services[other].gpus = GPU_BIT(1);
+	scene.services[other].in_use = scene.services[other].leased = true;
+	scene.committed[other][0] = 0;
+	scene.committed[other][1] = 14000;
+	down = add_service(&scene, 4000, 50, false);
+	scene.services[down].state = SERVICE_ERROR;
+	scene.services[down].reserved = scene.services[down].leased = scene.services[down].in_use = true;
+	scene.services[down].barred = GPU_BIT(1);
+	need(&scene, other, true);
+	need(&scene, down, true);
+	assert_int_equal(plan_make(&scene.snapshot, &scene.request, &plan), PLAN_REFUSED);
+	assert_true(has_blocker(&plan, BLOCKED_BY_NEED, other, 14000));
+	plan_finish(&plan);
+}
+
 /* Equal priority is not lower; idle past its yield_after is as good as lower. */
 static void test_yields(void **state)
 {
@@ -759,6 +786,7 @@ int main(void)
 		cmocka_unit_test(test_earlier_victim_let_off),
 		cmocka_unit_test(test_breakable_and_assume_unused),
 		cmocka_unit_test(test_place_of_a_leased_service_that_is_stopped),
+		cmocka_unit_test(test_refusal_names_who_stands_where_leases_bar_it),
 		cmocka_unit_test(test_yields),
 		cmocka_unit_test(test_percent_of_each_card),
 		cmocka_unit_test(test_usable_gpus_only),
