@@ -408,7 +408,7 @@ class DockerEngine:
         name = bridge_name(self.root)
         body = {"Name": name, "Driver": "bridge", "Options": {"com.docker.network.bridge.name": name}}
         # Of two engines that look for a free subnet at the same time, both would take the same one.
-        body["IPAM"] = {"Config": [{"Subnet": f"10.214.{lib.own_number()}.{next(SUBNETS) % 16 * 16}/28"}]}
+        body["IPAM"] = {"Config": [{"Subnet": f"10.215.{lib.own_number()}.{next(SUBNETS) % 16 * 16}/28"}]}
         answer = self.request("POST", "/networks/create", body)
         assert answer.status in (201, 409), answer
         return name
