@@ -386,7 +386,7 @@ void account_ended(struct checker *checker, size_t service, bool is_doubtful)
 
 		pending->mib[g] = (uint64_t)mib;
 		pending->most_mib[g] = (uint64_t)account_commitment(checker, service, g).hi;
-		if (mib > 0)
+		if (pending->most_mib[g] > 0) /* a share of a card whose size nobody knows may be anything */
 			checker->last_end_ms[g] = checker->now;
 	}
 }
