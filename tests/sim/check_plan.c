@@ -180,7 +180,8 @@ static bool is_started_by(const struct seen_transition *transition, size_t servi
 /* A start of what is starting already (it was found so) only waits for it. */
 static bool is_watch_only(const struct checker *checker, const struct seen_transition *transition, size_t service)
 {
-	return checker->states[service] == SERVICE_STARTING && !is_stopped_by(transition, service);
+	return checker->told[service].alive && checker->states[service] == SERVICE_STARTING &&
+		!is_stopped_by(transition, service);
 }
 
 gpu_set stands_on(const struct checker *checker, size_t service)

@@ -434,8 +434,11 @@ static void adopt(struct checker *checker, const struct seen_transition *adopted
 	for (size_t i = 0; i < adopted->n_steps; i++) {
 		const struct plan_step *step = &adopted->steps[i].plan;
 
-		if (step->action != PLAN_START ||
-			(checker->states[step->service] == SERVICE_STARTING && !has_stop(adopted, step->service)))
+		/* Of its end there may be no notice, where memory ran out. */
+		bool is_starting =
+			checker->told[step->service].alive && checker->states[step->service] == SERVICE_STARTING;
+
+		if (step->action != PLAN_START || (is_starting && !has_stop(adopted, step->service)))
 			continue;
 		checker->told[step->service].planned = adopted->id;
 		checker->told[step->service].planned_gpus = step->gpus;
