@@ -516,15 +516,32 @@ static bool has_new_turn(struct checker *checker, uint64_t id)
 	return known == NULL || !known->adopted;
 }
 
+/* Nobody asked for it, and it was never seen waiting: its name is all that is known of it. */
+static bool makes_room_for_entitled(
+	const struct checker *checker, const struct notice *notice, const struct seen_lease *lease)
+{
+	static const char words[] = "make room for ";
+	struct asked spec = { .kind = REQUEST_MAKE_ROOM };
+
+	if (strncmp(notice->subject, words, strlen(words)) != 0)
+		return false;
+	for (; spec.target < checker->setup.config.n_services; spec.target++) {
+		if (strcmp(notice->subject + strlen(words), checker->setup.names[spec.target]) == 0)
+			return is_entitled(checker, &spec, lease);
+	}
+	return false;
+}
+
 /* It has its turn in this event, and perhaps is done, too; nobody is told so who did not ask for it. */
 static bool has_begun(struct checker *checker, const struct observation *seen, const struct seen_lease *lease)
 {
 	for (size_t i = 0; i < seen->n_effects; i++) {
-		const struct seen_effect *effect = &seen->effects[i];
-		const struct known *known =
-			effect->begins ? find_known(checker, effect->effect.notice->transition) : NULL;
+		const struct notice *notice = seen->effects[i].begins ? seen->effects[i].effect.notice : NULL;
+		const struct known *known = notice != NULL ? find_known(checker, notice->transition) : NULL;
 
 		if (known != NULL && is_entitled(checker, &known->spec, lease))
+			return true;
+		if (notice != NULL && known == NULL && makes_room_for_entitled(checker, notice, lease))
 			return true;
 	}
 	return false;

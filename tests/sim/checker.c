@@ -340,6 +340,17 @@ static gpu_set services_of_answered(const struct checker *checker, const struct 
 	return services;
 }
 
+/* Where it stands what the request is about came out in this event: it counts by where that was thought to be. */
+static bool was_elsewhere(const struct checker *checker, const struct seen_transition *waiting)
+{
+	for (size_t s = 0; checker->has_before && s < checker->before.n_services; s++) {
+		if ((services_of(checker, waiting) & GPU_BIT(s)) != 0 && checker->told[s].adopted &&
+			checker->before.services[s].gpus != checker->told[s].gpus)
+			return true;
+	}
+	return false;
+}
+
 /* Nobody who was before it in the queue and wants the same GPUs was passed by. */
 static void check_overtaking(
 	struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
@@ -381,7 +392,8 @@ static void check_overtaking(
 					(services_of(checker, waiting) & services_of(checker, adopted)) == 0) &&
 				!is_forced_stop(waiting) && (services & services_of(checker, waiting)) == 0 &&
 				!waited_for_another(checker, waiting) && !was_parked(checker, waiting->id) &&
-				!is_any_parked(seen) && checker->was_settled && (certain & adopted->gpus) != 0;
+				!is_any_parked(seen) && checker->was_settled && !was_elsewhere(checker, waiting) &&
+				(certain & adopted->gpus) != 0;
 		}
 		services |= services_of(checker, waiting);
 		require(!is_before || is_late || is_behind || is_forced_stop(waiting) ||
