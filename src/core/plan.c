@@ -687,8 +687,9 @@ static int write_refusal(struct planner *planner, struct plan *plan)
 	add_gpu_blockers(planner, item, plan);
 	if (is_hopeless(plan))
 		return PLAN_REFUSED; /* whose going would help, if nobody's does? */
-	add_service_blockers(planner, places_of_blockers(planner, item), plan);
-	add_memory_blockers(planner, places_of_blockers(planner, item), plan);
+	gpu_set places = places_of_blockers(planner, item);
+	add_service_blockers(planner, places, plan);
+	add_memory_blockers(planner, places, plan);
 	return PLAN_REFUSED;
 }
 

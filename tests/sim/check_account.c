@@ -3,7 +3,6 @@
 
 #include "checker.h"
 
-#define STALE_MS 10000
 #define WIDE INT64_MAX
 
 static int64_t larger(int64_t a, int64_t b)

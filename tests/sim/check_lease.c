@@ -899,9 +899,7 @@ static gpu_set kept_for(const struct checker *checker, const struct claim *claim
 {
 	gpu_set gpus = claim->spec.room_mib > 0 ? claim->gpus : where_claimed(checker, claim);
 
-	for (size_t s = 0; s < checker->setup.config.n_services; s++)
-		gpus |= (claim->spec.services & GPU_BIT(s)) != 0 ? stands_on(checker, s) : 0;
-	return gpus;
+	return gpus | stand_on(checker, claim->spec.services);
 }
 
 gpu_set leases_excluded_gpus(const struct checker *checker, const struct asked *spec, uint64_t but)
@@ -942,15 +940,14 @@ static bool is_target(const struct checker *checker, const struct asked *spec, s
 
 bool leases_may_block(const struct checker *checker, const struct asked *spec, uint64_t but)
 {
-	gpu_set gpus = request_gpus(checker, spec, NULL), needs = request_needs(checker, spec);
+	gpu_set gpus = request_gpus(checker, spec, NULL);
 
 	if (leases_excludes(checker, spec, but))
 		return true;
 	if (is_warm(checker, spec))
 		return false;
 	/* What is down may have its place kept where it is not allowed any more. */
-	for (size_t s = 0; s < checker->setup.config.n_services; s++)
-		gpus |= (needs & GPU_BIT(s)) != 0 ? stands_on(checker, s) : 0;
+	gpus |= stand_on(checker, request_needs(checker, spec));
 	for (size_t i = 0; i < checker->n_held; i++) {
 		if (might_want(checker, spec, &checker->held[i].lease))
 			return true;

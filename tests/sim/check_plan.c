@@ -4,7 +4,6 @@
 #include "admission.h"
 #include "checker.h"
 
-#define AGED 8
 #define YIELD_MS 60000 /* of what names none, once it was leased */
 #define BUSY_FRESH_MS 1000
 
@@ -177,9 +176,9 @@ static bool is_started_by(const struct seen_transition *transition, size_t servi
 	return false;
 }
 
-/* A start of what is starting already (it was found so) only waits for it. */
-static bool is_watch_only(const struct checker *checker, const struct seen_transition *transition, size_t service)
+bool is_watch_only(const struct checker *checker, const struct seen_transition *transition, size_t service)
 {
+	/* Of its end there may be no notice, where memory ran out. */
 	return checker->told[service].alive && checker->states[service] == SERVICE_STARTING &&
 		!is_stopped_by(transition, service);
 }
@@ -192,6 +191,15 @@ gpu_set stands_on(const struct checker *checker, size_t service)
 		if (account_commitment(checker, service, g).hi > 0)
 			gpus |= GPU_BIT(g);
 	}
+	return gpus;
+}
+
+gpu_set stand_on(const struct checker *checker, gpu_set services)
+{
+	gpu_set gpus = 0;
+
+	for (size_t s = 0; s < checker->setup.config.n_services; s++)
+		gpus |= (services & GPU_BIT(s)) != 0 ? stands_on(checker, s) : 0;
 	return gpus;
 }
 

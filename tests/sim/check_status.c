@@ -3,9 +3,7 @@
 
 #include "checker.h"
 
-#define AGED 8
 #define READING_MS 2000 /* nothing is decided before a first reading had so long to come */
-#define STALE_MS 10000 /* until readings that stay away count for nothing */
 
 /* From which state to which a service may go; from a row to the columns set. */
 #define TO(state) (1u << SERVICE_##state)

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AGED 8
-
 void checker_broke(struct checker *checker, const char *rule, const char *format, ...)
 {
 	va_list arguments;
@@ -343,8 +341,10 @@ static gpu_set services_of_answered(const struct checker *checker, const struct 
 /* Where it stands what the request is about came out in this event: it counts by where that was thought to be. */
 static bool was_elsewhere(const struct checker *checker, const struct seen_transition *waiting)
 {
+	gpu_set services = services_of(checker, waiting);
+
 	for (size_t s = 0; checker->has_before && s < checker->before.n_services; s++) {
-		if ((services_of(checker, waiting) & GPU_BIT(s)) != 0 && checker->told[s].adopted &&
+		if ((services & GPU_BIT(s)) != 0 && checker->told[s].adopted &&
 			checker->before.services[s].gpus != checker->told[s].gpus)
 			return true;
 	}
@@ -421,15 +421,6 @@ static size_t count_adopted(struct checker *checker, const struct observation *s
 	return n;
 }
 
-static bool has_stop(const struct seen_transition *transition, size_t service)
-{
-	for (size_t i = 0; i < transition->n_steps; i++) {
-		if (transition->steps[i].plan.action == PLAN_STOP && transition->steps[i].plan.service == service)
-			return true;
-	}
-	return false;
-}
-
 static void adopt(struct checker *checker, const struct seen_transition *adopted, const struct observation *seen)
 {
 	struct known *known = find_known(checker, adopted->id);
@@ -446,11 +437,7 @@ static void adopt(struct checker *checker, const struct seen_transition *adopted
 	for (size_t i = 0; i < adopted->n_steps; i++) {
 		const struct plan_step *step = &adopted->steps[i].plan;
 
-		/* Of its end there may be no notice, where memory ran out. */
-		bool is_starting =
-			checker->told[step->service].alive && checker->states[step->service] == SERVICE_STARTING;
-
-		if (step->action != PLAN_START || (is_starting && !has_stop(adopted, step->service)))
+		if (step->action != PLAN_START || is_watch_only(checker, adopted, step->service))
 			continue;
 		checker->told[step->service].planned = adopted->id;
 		checker->told[step->service].planned_gpus = step->gpus;

@@ -7,6 +7,8 @@
 #include "observation.h"
 
 #define RECLAIM_MS 5000 /* memory of an ended service counts as foreign after that */
+#define STALE_MS 10000 /* until readings that stay away count for nothing */
+#define AGED 8 /* who was overtaken so often is overtaken no more */
 #define FAULT_MS 100 /* after memory ran out while deciding, it is tried again */
 #define MAX_TICKETS 4096
 #define MAX_KNOWN 4096
@@ -244,6 +246,10 @@ bool is_anything_about_to_yield(const struct checker *checker);
 
 /* check_plan.c: admission. */
 gpu_set stands_on(const struct checker *checker, size_t service);
+/* The same of all of them; bits over services. */
+gpu_set stand_on(const struct checker *checker, gpu_set services);
+/* A start of what is starting already (it was found so) only waits for it. */
+bool is_watch_only(const struct checker *checker, const struct seen_transition *transition, size_t service);
 bool everything_is_looked_at(const struct checker *checker);
 void check_adoption(
 	struct checker *checker, const struct seen_transition *adopted, const struct observation *seen, bool is_alone);
