@@ -1,17 +1,10 @@
 """What may run: nothing that does not fit, nobody evicted in vain, and a refusal says who is in the way."""
 
-from urllib.request import urlopen
 
 import gpumgr_testlib as lib
-from gpumgr_testlib import CARD_MIB, RESERVE_MIB, SLOWNESS, CardWatch, actions, eventually
+from gpumgr_testlib import CARD_MIB, RESERVE_MIB, CardWatch, actions, eventually
 
 ROOM = CARD_MIB - RESERVE_MIB
-
-
-def visit(service, path):
-    """Asks something of the service itself."""
-    with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
-        return response.status
 
 
 def test_a_refusal_names_the_blockers_and_evicts_nothing(pipeline):
@@ -123,7 +116,7 @@ def test_a_service_that_loads_later_has_its_room_kept(make_daemon):
     assert daemon.gpu()["admissible_mb"] == ROOM - 20000
     problem = daemon.start_service("other").problem(409, "insufficient_vram")
     assert problem["blocking"][0]["service"] == "lazy" and problem["blocking"][0]["mb"] == 20000
-    assert visit(services["lazy"], "/load") == 200
+    assert lib.visit(services["lazy"], "/load") == 200
     assert daemon.sim_total() == 20000
     eventually(lambda: daemon.service("lazy")["measured_mb"] == 20000, "the load shows")
     assert daemon.gpu()["admissible_mb"] == ROOM - 20000

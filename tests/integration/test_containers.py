@@ -12,15 +12,6 @@ from gpumgr_testlib import CARD_MIB, DONE, FAILED, RESERVE_MIB, SLOWNESS
 from gpumgr_testlib import Background, CardWatch, actions, eventually, is_alive
 
 
-def visit(service, path):
-    """Asks something of the service itself; it may die of it."""
-    try:
-        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
-            return response.status
-    except OSError:
-        return None
-
-
 def in_error(daemon, name, *words):
     """The service in error, with `words` in what is told about it."""
     service = eventually(
@@ -448,7 +439,7 @@ def test_a_crash_is_noticed_at_once(containers, launch):
     daemon.start_service("a").ok()
     pid = daemon.service("a")["pid"]
     began = time.monotonic()
-    visit(service, "/crash")
+    lib.visit(service, "/crash")
     record = in_error(daemon, "a")
     assert time.monotonic() - began < 1.5 * SLOWNESS
     # The exit code and the last lines of what it wrote.

@@ -2,7 +2,6 @@
 
 import os
 import time
-from urllib.request import urlopen
 
 import gpumgr_testlib as lib
 import lease_client as client
@@ -15,15 +14,6 @@ AT_ONCE = 2.0
 
 def at_once(condition, what):
     return eventually(condition, f"at once: {what}", AT_ONCE)
-
-
-def is_up(service, path="/health"):
-    """Whether the service itself answers that all is well."""
-    try:
-        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
-            return response.status == 200
-    except OSError:
-        return False
 
 
 # --- found after a restart of gpumgrd --------------------------------------------------------------------------------
@@ -82,7 +72,7 @@ def test_one_that_ran_before_is_adopted_whatever_the_key_says(containers, launch
     }
     for service in services.values():
         containers.of(service).start()
-        eventually(lambda: is_up(service), "it has booted")
+        eventually(lambda: lib.visit(service, "/health") == 200, "it has booted")
     daemon = launch(services)
     assert daemon.states() == {"adopt": "ready", "stop": "ready"}
     assert all(daemon.service(name)["external_starts"] == 0 for name in services)
@@ -144,7 +134,7 @@ def test_lower_priorities_make_room_for_a_start_from_outside(containers, launch)
     daemon.start_service("middle").ok()
     containers.of(services["big"]).start()
     eventually(lambda: daemon.states() == {"low": "stopped", "middle": "ready", "big": "starting"}, "room is made")
-    assert is_up(services["big"], "/load")
+    assert lib.visit(services["big"], "/load") == 200
     lib.let_it_boot(services["big"])
     eventually(lambda: daemon.state("big") == "ready", "it is up")
     assert daemon.states() == {"low": "stopped", "middle": "ready", "big": "ready"}

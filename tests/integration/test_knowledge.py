@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import gpumgr_testlib as lib
 import pytest
@@ -27,10 +27,6 @@ def known(daemon):
     return {name: (service["boot_ms"], service["peak_mb"]) for name, service in daemon.status()["services"].items()}
 
 
-def moment(text):
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
 def is_kept(daemon):
     """What a killed gpumgrd would leave behind is all that it knows: nothing is left to be written."""
     time.sleep(1.5 * SLOWNESS)
@@ -51,7 +47,7 @@ def test_what_was_learned_is_known_after_a_restart(make_daemon, kill):
     assert known(daemon) == before
     again = daemon.status()["phase"]
     assert again["number"] == 2 and again["satisfied"] is True
-    assert abs(moment(again["at"]) - moment(phase["at"])) < timedelta(seconds=0.5)
+    assert abs(lib.moment(again["at"]) - lib.moment(phase["at"])) < timedelta(seconds=0.5)
     daemon.stop_service("saw").ok()
     assert daemon.status()["phase"]["satisfied"] is False
     assert known(daemon) == before, "it is known of a service that does not run, too"

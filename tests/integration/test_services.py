@@ -7,20 +7,10 @@ import signal
 import socket
 import time
 from pathlib import Path
-from urllib.request import urlopen
 
 import gpumgr_testlib as lib
 import pytest
 from gpumgr_testlib import SIMSVC, SLOWNESS, Background, eventually, is_alive
-
-
-def visit(service, path):
-    """Asks something of the service itself; it may die of it."""
-    try:
-        with urlopen(f"http://127.0.0.1:{lib.service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
-            return response.status
-    except OSError:
-        return None
 
 
 def port_is_free(port):
@@ -422,7 +412,7 @@ def test_a_crash_is_noticed_at_once(make_daemon):
     daemon.start_service("frail").ok()
     with daemon.events() as events:
         began = time.monotonic()
-        visit(services["frail"], "/crash")
+        lib.visit(services["frail"], "/crash")
         events.until(lambda e: e.get("event") == "service.state" and e["data"]["data"]["to"] == "error")
         assert time.monotonic() - began < 1 * SLOWNESS
     service = ended_state(daemon, "frail", ["exited with status 1"])
@@ -447,7 +437,7 @@ def test_the_last_lines_stand_in_the_error(make_daemon):
     services = {"a": lib.shell_service(script, port=port)}
     daemon = make_daemon(services)
     daemon.start_service("a").ok()
-    visit(services["a"], "/crash")
+    lib.visit(services["a"], "/crash")
     ended_state(daemon, "a", ["5", "famous last words"])
 
 
@@ -457,12 +447,12 @@ def test_unhealthy_and_healthy_again(make_daemon):
     daemon = make_daemon({"a": service})
     daemon.start_service("a").ok()
     pid = daemon.service("a")["pid"]
-    assert visit(service, "/unhealthy") == 200
+    assert lib.visit(service, "/unhealthy") == 200
     eventually(lambda: daemon.state("a") == "error", "the failed health checks count", 3)
     assert daemon.service("a")["live"] is True and is_alive(pid)
     # It still holds its memory.
     assert daemon.gpu()["committed_mb"] == 4000
-    assert visit(service, "/healthy") == 200
+    assert lib.visit(service, "/healthy") == 200
     eventually(lambda: daemon.state("a") == "ready", "it is ready again", 3)
     assert daemon.service("a")["pid"] == pid and daemon.service("a")["error"] is None
 
@@ -474,7 +464,7 @@ def test_what_is_broken_is_evicted_first(make_daemon):
     daemon = make_daemon(services)
     daemon.start_service("sick").ok()
     daemon.start_service("sound").ok()
-    visit(sick, "/unhealthy")
+    lib.visit(sick, "/unhealthy")
     eventually(lambda: daemon.state("sick") == "error", "it is sick", 3)
     body = daemon.start_service("x").ok()
     assert lib.actions(body["steps"]) == [("stop", "sick"), ("start", "x")]
@@ -488,7 +478,7 @@ def test_a_broken_service_is_started_anew(make_daemon):
     daemon = make_daemon({"sick": sick})
     daemon.start_service("sick").ok()
     pid = daemon.service("sick")["pid"]
-    visit(sick, "/unhealthy")
+    lib.visit(sick, "/unhealthy")
     eventually(lambda: daemon.state("sick") == "error", "it is sick", 3)
     body = daemon.start_service("sick").ok()
     assert lib.actions(body["steps"]) == [("stop", "sick"), ("start", "sick")]

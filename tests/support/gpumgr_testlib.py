@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -174,18 +175,24 @@ def held_back_service(vram=4000, priority=50, *options, timeout="600s", **keys):
     return sim_service(vram, priority, "--never-healthy", *options, timeout=timeout, **keys)
 
 
+def visit(service, path, port=None):
+    """Asks something of the service itself: the status, None if it answers with an error, does not listen or dies of
+    it. `port` for one whose health check names none."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port or service_port(service)}{path}", timeout=5 * SLOWNESS) as response:
+            return response.status
+    except OSError:
+        return None
+
+
 def let_it_boot(service, port=None):
-    """Lets the boot of a held_back_service() come to its end; `port` for one whose health check names none."""
-    port = port or service_port(service)
+    """Lets the boot of a held_back_service() come to its end; `port` as for visit()."""
+    eventually(lambda: visit(service, "/healthy", port) == 200, "it is told that it is healthy")
 
-    def is_told():
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/healthy", timeout=5 * SLOWNESS) as response:
-                return response.status == 200
-        except OSError:
-            return False  # it does not listen yet
 
-    eventually(is_told, "it is told that it is healthy")
+def moment(text):
+    """A time of the API."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def shell_service(script, vram=4000, priority=50, port=None, timeout="10s", process=None, **keys):
